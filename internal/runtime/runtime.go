@@ -1,0 +1,54 @@
+// Package runtime starts a process in one of three degrees of isolation and hands
+// back something to dial, wait for, signal, freeze and kill whole.
+package runtime
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+
+	"tenement"
+)
+
+// Runtime starts processes. Its methods may be called concurrently.
+type Runtime interface {
+	// Start runs s and returns once the process exists, ready or not. On an error
+	// nothing is left behind. A program that is missing or may not be run is
+	// CodeUnavailable with a hint. ctx bounds the call, not the process.
+	Start(ctx context.Context, s Spec) (Process, error)
+
+	// Adopt takes over a process that an earlier daemon started. A process that is
+	// gone, or a stranger with its pid, is CodeNotFound and is left alone.
+	Adopt(ctx context.Context, r tenement.Ref) (Process, error)
+}
+
+// Process is one life of an instance. Its methods may be called concurrently.
+type Process interface {
+	Ref() tenement.Ref
+
+	// Dial connects to the tenant's port.
+	Dial(ctx context.Context) (net.Conn, error)
+
+	// Signal goes to the main process alone, Kill to the whole tree. Both are
+	// harmless once it has ended.
+	Signal(os.Signal) error
+	Kill() error
+
+	// Exited is closed when the main process has ended; Exit says how.
+	Exited() <-chan struct{}
+	Exit() tenement.Exit
+
+	// Release frees what outlives the main process (the rest of its tree, its port,
+	// its pipes), and waits until that is done. Call it once, after Exited.
+	Release() error
+}
+
+// Spec is everything one start needs.
+type Spec struct {
+	Instance tenement.InstanceID
+	Service  *tenement.Service
+	DataDir  string // the instance's own, existing and private
+	Stdout   io.Writer
+	Stderr   io.Writer
+}

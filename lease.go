@@ -1,0 +1,23 @@
+package tenement
+
+import "net/http"
+
+// Lease is the right to talk to one live process of an instance. While it is
+// held the instance counts as busy: it is not put to sleep, and an orderly stop
+// waits for it. Release it exactly once, when the exchange has ended: the body
+// read, the stream or the upgraded connection closed.
+type Lease interface {
+	Service() *Service
+	// Transport sends requests to this very process, never to its successor.
+	Transport() http.RoundTripper
+	// Gone is closed when the process has ended.
+	Gone() <-chan struct{}
+	Release()
+}
+
+// Transport is an http.RoundTripper whose idle connections can be closed, so that
+// a process that is told to end is not kept by connections nobody uses.
+type Transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
