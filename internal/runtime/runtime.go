@@ -39,9 +39,10 @@ type Process interface {
 	Exited() <-chan struct{}
 	Exit() tenement.Exit
 
-	// Release frees what outlives the main process (the rest of its tree, its port,
-	// its pipes), and waits until that is done. Call it once, after Exited.
-	Release() error
+	// Release ends the rest of the tree, then frees what the process held (its port,
+	// its pipes, its cgroup). Stragglers get SIGTERM and the time until ctx ends, then
+	// SIGKILL. Call it once, after Exited. An error says what could not be ended.
+	Release(ctx context.Context) error
 }
 
 // Spec is everything one start needs.

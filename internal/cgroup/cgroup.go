@@ -1,0 +1,157 @@
+// Package cgroup keeps one delegated cgroup v2 subtree, in which a process and
+// everything it ever starts can be told apart, and ended, as one.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"tenement"
+)
+
+// Tree is a directory of the cgroup v2 hierarchy that is ours. Its methods may be
+// called concurrently.
+type Tree struct {
+	dir    string
+	serial atomic.Uint64
+}
+
+// Open makes name below the calling process's own cgroup. CodeUnavailable means
+// that this machine, or this user, has no v2 hierarchy to write to.
+func Open(name string) (*Tree, error) {
+	root, err := ownDir()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	dir := filepath.Join(root, name)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, unavailable(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.kill")); err != nil {
+		return nil, unavailable(fmt.Errorf("this kernel cannot end a cgroup whole (Linux 5.14 can): %w", err))
+	}
+	t := &Tree{dir: dir}
+	probe, err := t.New("probe")
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return t, probe.Remove()
+}
+
+func unavailable(err error) error {
+	return &tenement.Error{
+		Code: tenement.CodeUnavailable, Op: "open cgroup", Err: err,
+		Hint: "run as root, or under systemd with Delegate=yes",
+	}
+}
+
+// ownDir is the directory of the calling process's cgroup (cgroups(7), "/proc files").
+func ownDir() (string, error) {
+	mount, err := mountPoint()
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return filepath.Join(mount, path), nil
+		}
+	}
+	return "", errors.New("this process is in no cgroup v2")
+}
+
+// mountPoint is where the v2 hierarchy is mounted: /sys/fs/cgroup, or
+// /sys/fs/cgroup/unified beside version 1 (proc_pid_mountinfo(5)).
+func mountPoint() (string, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		before, after, ok := strings.Cut(line, " - ")
+		if !ok || !strings.HasPrefix(after, "cgroup2 ") {
+			continue
+		}
+		if fields := strings.Fields(before); len(fields) > 4 {
+			return fields[4], nil
+		}
+	}
+	return "", errors.New("no cgroup v2 hierarchy is mounted")
+}
+
+// Close removes the tree's own directory when nothing is left in it.
+func (t *Tree) Close() error { return os.Remove(t.dir) }
+
+// Group is one cgroup. Every start gets a new one: after Kill, whatever is started
+// into the same directory is ended at once.
+type Group struct{ dir string }
+
+// New makes an empty group whose directory begins with name.
+func (t *Tree) New(name string) (*Group, error) {
+	g := &Group{dir: filepath.Join(t.dir, fmt.Sprintf("%s.%d.%d", name, os.Getpid(), t.serial.Add(1)))}
+	if err := os.Mkdir(g.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make cgroup: %w", err)
+	}
+	return g, nil
+}
+
+// At is the group at an absolute path that [Group.Path] gave earlier.
+func At(path string) *Group { return &Group{dir: path} }
+
+// Path is the group's directory.
+func (g *Group) Path() string { return g.dir }
+
+// Open gives the directory for clone3(2) with CLONE_INTO_CGROUP.
+func (g *Group) Open() (*os.File, error) { return os.Open(g.dir) }
+
+// Kill sends SIGKILL to everything in the group at once (cgroup-v2.rst, cgroup.kill).
+func (g *Group) Kill() error {
+	return os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0)
+}
+
+// Freeze stops everything in the group, Thaw lets it go on (cgroup.freeze).
+func (g *Group) Freeze() error { return g.setFrozen("1") }
+
+// Thaw undoes Freeze.
+func (g *Group) Thaw() error { return g.setFrozen("0") }
+
+func (g *Group) setFrozen(value string) error {
+	return os.WriteFile(filepath.Join(g.dir, "cgroup.freeze"), []byte(value), 0)
+}
+
+// Processes lists the pids in the group; none when the group is gone.
+func (g *Group) Processes() ([]int, error) {
+	text, err := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for word := range strings.FieldsSeq(string(text)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, fmt.Errorf("cgroup.procs: %w", err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// Remove deletes the empty group; one that is gone already is no error.
+func (g *Group) Remove() error {
+	if err := os.Remove(g.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+// Package probe decides when a process is ready and whether it still is.
+package probe
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"tenement"
+)
+
+// Dial connects to the process in question.
+type Dial func(ctx context.Context) (net.Conn, error)
+
+// Intervals of the attempts to reach a starting process. A blocking connect is
+// cheap and the interval is a floor under every wake, so the first second, in
+// which most programs come up, is probed every millisecond.
+const (
+	eagerFor      = time.Second
+	eagerInterval = time.Millisecond
+	slowInterval  = 10 * time.Millisecond
+)
+
+// attemptTimeout bounds one attempt, so that a first request that got lost in a
+// program still starting up does not use up the whole time allowed.
+const attemptTimeout = 5 * time.Second
+
+// Ready blocks until the process accepts connections and, when path is not empty,
+// answers it with 2xx. It returns nil, or ctx's end together with what the last
+// attempt met, as CodeTimeout.
+func Ready(ctx context.Context, dial Dial, path string) error {
+	begin := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var last error
+	for {
+		select {
+		case <-ctx.Done():
+			return notReady(ctx, last)
+		case <-timer.C:
+		}
+		err := checkWithin(ctx, attemptTimeout, dial, path)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		timer.Reset(interval(time.Since(begin)))
+	}
+}
+
+func checkWithin(ctx context.Context, limit time.Duration, dial Dial, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return Check(ctx, dial, path)
+}
+
+func interval(since time.Duration) time.Duration {
+	if since < eagerFor {
+		return eagerInterval
+	}
+	return slowInterval
+}
+
+func notReady(ctx context.Context, last error) error {
+	if last == nil {
+		last = context.Cause(ctx)
+	}
+	return &tenement.Error{Code: tenement.CodeTimeout, Op: "wait until ready", Err: last}
+}
+
+// maxDiscard bounds what is read of a health answer's body.
+const maxDiscard = 64 << 10
+
+// Check connects once and, when path is not empty, asks for it and wants a status
+// from 200 to 299. ctx bounds the whole exchange.
+func Check(ctx context.Context, dial Dial, path string) error {
+	conn, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if path == "" {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	return ask(conn, path)
+}
+
+// ask sends Host: localhost, which frameworks that check it allow by default.
+func ask(conn net.Conn, path string) error {
+	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tenement-health\r\nAccept: */*\r\nConnection: close\r\n\r\n", path)
+	if err != nil {
+		return fmt.Errorf("send health request: %w", err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReaderSize(conn, 1<<10), nil)
+	if err != nil {
+		return fmt.Errorf("read health answer: %w", err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	_, _ = io.CopyN(io.Discard, answer.Body, maxDiscard) // spares the app a reset; the status is the verdict
+	if answer.StatusCode < 200 || answer.StatusCode > 299 {
+		return fmt.Errorf("health path %s answered %d", path, answer.StatusCode)
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tenement"
+)
+
+// inherited are the only variables of the daemon's environment that a tenant sees.
+var inherited = []string{"PATH", "HOME", "LANG", "TZ"}
+
+// command is a Spec with its variables put in, ready to be executed.
+type command struct {
+	path string // absolute, of the program
+	args []string
+	env  []string
+	dir  string
+}
+
+// command puts the values of one start into the service's templates and finds the
+// program. A program that is missing or may not be run is CodeUnavailable.
+func (s Spec) command(port int) (command, error) {
+	vars := tenement.Vars{
+		tenement.VarName:    s.Instance.Service,
+		tenement.VarID:      s.Instance.Name,
+		tenement.VarPort:    strconv.Itoa(port),
+		tenement.VarDataDir: s.Service.DataDir,
+	}
+	env := s.environment(port, vars)
+	c := command{dir: s.Service.Workdir.Expand(vars)}
+	if c.dir == "" {
+		c.dir = s.DataDir
+	}
+	for _, word := range s.Service.Command {
+		c.args = append(c.args, word.Expand(vars))
+	}
+	path, err := findProgram(c.args[0], env["PATH"], c.dir)
+	if err != nil {
+		return command{}, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: err,
+			Hint: fmt.Sprintf("install %s, or correct `command` of [service.%s]", c.args[0], s.Instance.Service),
+		}
+	}
+	c.path = path
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		c.env = append(c.env, name+"="+env[name])
+	}
+	return c, nil
+}
+
+// environment is everything a tenant finds in its environment.
+func (s Spec) environment(port int, vars tenement.Vars) map[string]string {
+	env := make(map[string]string)
+	for _, name := range inherited {
+		if value, ok := os.LookupEnv(name); ok {
+			env[name] = value
+		}
+	}
+	env["PORT"] = strconv.Itoa(port)
+	env["DATA_DIR"] = s.DataDir
+	env["TENEMENT_SERVICE"] = s.Instance.Service
+	env["TENEMENT_INSTANCE"] = s.Instance.Name
+	env["PYTHONUNBUFFERED"] = "1"
+	for name, value := range s.Service.Env {
+		env[name] = value.Expand(vars)
+	}
+	return env
+}
+
+// FindProgram resolves the program of service the way a start would, for checks
+// that run before any start. The error is that of the start.
+func FindProgram(service *tenement.Service) (string, error) {
+	s := Spec{
+		Instance: tenement.InstanceID{Service: service.Name, Name: "doctor"},
+		Service:  service,
+		DataDir:  service.DataDir,
+	}
+	c, err := s.command(0)
+	return c.path, err
+}
+
+// findProgram looks a program up as execvp(3) does, except that a relative name
+// with a slash counts from dir, where the program will run.
+func findProgram(name, path, dir string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		return name, executable(name)
+	}
+	for _, entry := range filepath.SplitList(path) {
+		if !filepath.IsAbs(entry) {
+			continue // a tenant's program never depends on where the daemon stands
+		}
+		candidate := filepath.Join(entry, name)
+		if executable(candidate) == nil {
+			return candidate, nil
+		}
+	}
+	return "", fmt.Errorf("%s: not found in PATH", name)
+}
+
+func executable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: no such file", path)
+	case err != nil:
+		return err
+	case info.IsDir():
+		return fmt.Errorf("%s: is a directory", path)
+	case info.Mode()&0o111 == 0:
+		return fmt.Errorf("%s: not executable", path)
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"tenement"
+)
+
+// Ports for tenants lie below the kernel's range for outgoing connections
+// (ip_local_port_range, 32768 by default): one from that range could be taken by
+// any connection between our test and the tenant's bind.
+const (
+	firstPort = 10240
+	lastPort  = 32767
+)
+
+// portPool hands out loopback ports. A port stays taken until the whole tree of
+// the process that had it is gone, so that nobody is ever connected to a
+// predecessor's leftovers.
+type portPool struct {
+	mu    sync.Mutex
+	taken map[int]bool
+	next  int
+}
+
+func newPortPool() *portPool {
+	return &portPool{
+		taken: make(map[int]bool),
+		next:  firstPort + rand.IntN(lastPort-firstPort+1), // two daemons on one machine seldom meet
+	}
+}
+
+// take reserves a port nobody listens on, or fails with CodeFull.
+func (p *portPool) take() (int, error) {
+	for range lastPort - firstPort + 1 {
+		port, ok := p.reserveNext()
+		if !ok {
+			continue
+		}
+		err := testBind(port)
+		if err == nil {
+			return port, nil
+		}
+		p.free(port)
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EACCES) {
+			return 0, fmt.Errorf("look for a free port: %w", err)
+		}
+	}
+	return 0, &tenement.Error{
+		Code: tenement.CodeFull, Op: "look for a free port",
+		Err: fmt.Errorf("all ports from %d to %d are in use", firstPort, lastPort),
+	}
+}
+
+// claim reserves a port that an adopted process already has.
+func (p *portPool) claim(port int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken[port] = true
+}
+
+func (p *portPool) free(port int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.taken, port)
+}
+
+func (p *portPool) reserveNext() (int, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	port := p.next
+	p.next++
+	if p.next > lastPort {
+		p.next = firstPort
+	}
+	if p.taken[port] {
+		return 0, false
+	}
+	p.taken[port] = true
+	return port, true
+}
+
+func testBind(port int) error {
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}

@@ -1,0 +1,198 @@
+package runtimetest
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// tenantArg, as a program's first argument, makes a test binary be the tenant program.
+const tenantArg = "tenant-program"
+
+// TenantMain must be the first thing in TestMain of a package that starts real
+// tenants: called in a process started by [TenantCommand] it does not return.
+func TenantMain() {
+	if len(os.Args) > 1 && os.Args[1] == tenantArg {
+		if err := runTenant(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "tenant:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
+// TenantCommand is the command line of the tenant program, with flags such as
+// "-boot=15s" and "-ignore-term". It listens on 127.0.0.1:$PORT and serves
+//
+//	/health            200
+//	/pid               its process id
+//	/env               its environment, as a JSON list
+//	/headers           the request's header, host and client address, as JSON
+//	/echo              the request's body
+//	/exit?code=N       ends at once
+//	/hang              never answers
+//	/child?setsid=1    starts a child that ignores SIGTERM, answers its pid
+//	/print?out=&err=   prints lines
+//	/sse?n=&every=     n events, one every so often; n=0: until the client leaves
+//	/ws                WebSocket echo
+//
+// On SIGTERM it writes $DATA_DIR/terminated and exits 0.
+func TenantCommand(flags ...string) []string {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return append([]string{self, tenantArg}, flags...)
+}
+
+func runTenant(args []string) error {
+	set := flag.NewFlagSet("tenant", flag.ContinueOnError)
+	boot := set.Duration("boot", 0, "wait before listening")
+	ignoreTerm := set.Bool("ignore-term", false, "ignore SIGTERM")
+	idle := set.Bool("idle", false, "be a child that does nothing and ignores SIGTERM")
+	hang := set.Bool("hang", false, "accept connections and never answer")
+	exitCode := set.Int("exit", -1, "exit with this status instead of listening")
+	if err := set.Parse(args); err != nil {
+		return err
+	}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	if *idle {
+		select {}
+	}
+	if *exitCode >= 0 {
+		fmt.Fprintln(os.Stderr, "exiting with", *exitCode)
+		os.Exit(*exitCode)
+	}
+	if *boot > 0 {
+		select {
+		case <-time.After(*boot):
+		case <-term:
+			return nil
+		}
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
+	if err != nil {
+		return err
+	}
+	if *hang {
+		go acceptAndHang(l)
+	} else {
+		go func() { _ = http.Serve(l, tenantMux()) }() //nolint:gosec // a test program: no timeouts wanted
+	}
+	fmt.Println("listening on", os.Getenv("PORT"))
+	if *ignoreTerm {
+		select {}
+	}
+	<-term
+	return os.WriteFile(filepath.Join(os.Getenv("DATA_DIR"), "terminated"), nil, 0o600)
+}
+
+func acceptAndHang(l net.Listener) {
+	var kept []net.Conn
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		kept = append(kept, c)
+		_ = kept
+	}
+}
+
+func tenantMux() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
+	mux.HandleFunc("/env", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, os.Environ()) })
+	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, map[string]any{"header": r.Header, "host": r.Host, "remote": r.RemoteAddr, "uri": r.RequestURI})
+	})
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	mux.HandleFunc("/exit", func(_ http.ResponseWriter, r *http.Request) {
+		code, _ := strconv.Atoi(r.FormValue("code"))
+		os.Exit(code)
+	})
+	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/child", startChild)
+	mux.HandleFunc("/print", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println(r.FormValue("out"))
+		fmt.Fprintln(os.Stderr, r.FormValue("err"))
+		fmt.Fprintln(w, "printed")
+	})
+	mux.HandleFunc("/sse", serveEvents)
+	mux.HandleFunc("/ws", echoWebSocket)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "%s:%s", os.Getenv("TENEMENT_SERVICE"), os.Getenv("TENEMENT_INSTANCE"))
+	})
+	return mux
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func startChild(w http.ResponseWriter, r *http.Request) {
+	command := TenantCommand("-idle")
+	child := exec.Command(command[0], command[1:]...)
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: r.FormValue("setsid") != ""}
+	child.Stdout = os.Stdout
+	if err := child.Start(); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	fmt.Fprint(w, child.Process.Pid)
+}
+
+func serveEvents(w http.ResponseWriter, r *http.Request) {
+	n, _ := strconv.Atoi(r.FormValue("n"))
+	every, err := time.ParseDuration(r.FormValue("every"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for i := 1; n == 0 || i <= n; i++ {
+		fmt.Fprintf(w, "data: %d\n\n", i)
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func echoWebSocket(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer func() { _ = c.CloseNow() }()
+	for {
+		kind, message, err := c.Read(r.Context())
+		if err != nil {
+			return
+		}
+		if err := c.Write(r.Context(), kind, message); err != nil {
+			return
+		}
+	}
+}
