@@ -1,6 +1,7 @@
 package tenement
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -19,6 +20,12 @@ func (id InstanceID) String() string { return id.Service + ":" + id.Name }
 
 // IsZero reports whether id names nothing.
 func (id InstanceID) IsZero() bool { return id == InstanceID{} }
+
+// Compare orders by service, then by name: negative, 0 or positive as id comes
+// before, is, or comes after other.
+func (id InstanceID) Compare(other InstanceID) int {
+	return cmp.Or(cmp.Compare(id.Service, other.Service), cmp.Compare(id.Name, other.Name))
+}
 
 // MarshalText writes id as "service:name", so that JSON and SQL carry one form.
 func (id InstanceID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }

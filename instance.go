@@ -1,6 +1,7 @@
 package tenement
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 )
@@ -13,6 +14,20 @@ type Instance struct {
 	Suspended bool
 	CreatedAt time.Time
 	Failure   Failure // the zero value when it did not fail of late
+}
+
+// MaxWeight is the greatest share of a service's host that an instance can have.
+const MaxWeight = 1000
+
+// CheckWeight accepts 0 to [MaxWeight]; anything else is an error with CodeInvalid.
+func CheckWeight(weight int) error {
+	if weight >= 0 && weight <= MaxWeight {
+		return nil
+	}
+	return &Error{
+		Code: CodeInvalid, Op: "set weight", Err: fmt.Errorf("%d is not a weight", weight),
+		Hint: fmt.Sprintf("a weight is a whole number from 0 to %d", MaxWeight),
+	}
 }
 
 // Failure is what is remembered of an instance's crashes while it has no process.

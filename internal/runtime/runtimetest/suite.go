@@ -396,3 +396,13 @@ func testAdoptStranger(t *testing.T, b *bench) {
 		t.Errorf("afterwards it answers %q", got)
 	}
 }
+
+// Number reads a number from a tenant's answer.
+func Number(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// What one awake instance takes of the machine, about: log pipes, a process handle
+// and a few connections on our side; a process with a dozen threads on its own.
+const (
+	filesPerInstance = 10
+	tasksPerInstance = 12
+	filesOfDaemon    = 100
+)
+
+// fewInstances is the number of awake instances that a small server's memory holds
+// anyway; a limit below it is worth a warning.
+const fewInstances = 1000
+
+// Tenants' ports end where the kernel's own range begins by default, as
+// internal/runtime has it.
+const (
+	firstTenantPort = 10240
+	lastTenantPort  = 32767
+)
+
+// allows is the finding about a limit that leaves room for n awake instances.
+func allows(n uint64, limit, hint string) []finding {
+	detail := fmt.Sprintf("%s: room for about %d awake instances", limit, n)
+	if n < fewInstances {
+		return found(verdictWarn, detail, hint)
+	}
+	return found(verdictOK, detail, "")
+}
+
+func checkOpenFiles(context.Context, *examination) []finding {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return failed(err)
+	}
+	// Go raises the soft limit to the hard one when a program starts.
+	room := max(uint64(limit.Max), filesOfDaemon) - filesOfDaemon
+	return allows(room/filesPerInstance, fmt.Sprintf("at most %d (soft limit %d)", limit.Max, limit.Cur),
+		"raise the hard limit: ulimit -Hn, or LimitNOFILE= in the daemon's unit")
+}
+
+// portRange reads the two ports of ip_local_port_range.
+func portRange(text string) (first, last int, err error) {
+	fields := strings.Fields(text)
+	if len(fields) != 2 {
+		return 0, 0, fmt.Errorf("%q is not a range of ports", text)
+	}
+	if first, err = strconv.Atoi(fields[0]); err != nil {
+		return 0, 0, err
+	}
+	last, err = strconv.Atoi(fields[1])
+	return first, last, err
+}
+
+// portFinding judges the kernel's range for outgoing connections beside ours.
+func portFinding(first, last int) []finding {
+	if first <= lastTenantPort && last >= firstTenantPort {
+		return found(verdictWarn, fmt.Sprintf("outgoing connections use ports from %d to %d, and tenants those from %d to %d", first, last, firstTenantPort, lastTenantPort),
+			"keep them apart: sysctl -w net.ipv4.ip_local_port_range='32768 60999'")
+	}
+	return found(verdictOK, fmt.Sprintf("%d for tenants, apart from those for outgoing connections", lastTenantPort-firstTenantPort+1), "")
+}
+
+// wholeNumber reads a file of the kernel with one number in it.
+func wholeNumber(text string) (uint64, error) {
+	return strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"tenement/internal/config"
+	"tenement/internal/daemon"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	var o config.Overrides
+	var port uint16
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon until it is told to end",
+		Args:  arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			onPort := cmd.Flags().Changed("port")
+			if onPort && o.Listen != "" {
+				return usage(cmd, errors.New("--listen and --port exclude each other"))
+			}
+			cfg, err := a.loadConfig(o)
+			if err == nil && onPort {
+				cfg, err = a.onPort(cfg, o, port)
+			}
+			if err != nil {
+				return err
+			}
+			return daemon.Run(cmd.Context(), daemon.Options{
+				Config: cfg, Version: programVersion(), Stdout: a.stdout,
+				Log: slog.New(slog.NewTextHandler(a.stderr, nil)),
+			})
+		},
+	}
+	cmd.Flags().StringVar(&o.Domain, "domain", "", "domain below which the hosts are")
+	cmd.Flags().StringVar(&o.Listen, "listen", "", "`address:port` to listen on")
+	cmd.Flags().Uint16Var(&port, "port", 0, "port to listen on, at the configured address")
+	return cmd
+}
+
+// onPort is the configuration with another port at the address it has.
+func (a *app) onPort(cfg *config.Config, o config.Overrides, port uint16) (*config.Config, error) {
+	host, _, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	o.Listen = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	return a.loadConfig(o)
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tenement"
+	"tenement/internal/api"
+)
+
+func (a *app) psCommand() *cobra.Command {
+	var all bool
+	cmd := a.withJSON(&cobra.Command{
+		Use:   "ps",
+		Short: "List the instances that are awake",
+		Args:  arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := allInstances(cmd.Context(), client, api.ListOptions{AwakeOnly: !all, Limit: api.MaxInstances})
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(list)
+			}
+			a.printInstances(list)
+			return nil
+		},
+	})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "list those that sleep or are suspended as well")
+	return cmd
+}
+
+// allInstances asks for page after page; the list is never nil.
+func allInstances(ctx context.Context, client *api.Client, o api.ListOptions) ([]api.Instance, error) {
+	list := []api.Instance{}
+	for {
+		page, err := client.Instances(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, page.Instances...)
+		if o.After = page.Next; o.After.IsZero() {
+			return list, nil
+		}
+	}
+}
+
+func (a *app) printInstances(list []api.Instance) {
+	rows := [][]string{{"INSTANCE", "STATE", "HEALTH", "STARTED", "LAST ACTIVE", "REQUESTS", "WEIGHT", "PID", "URL"}}
+	now := time.Now()
+	for _, in := range list {
+		rows = append(rows, []string{
+			in.ID.String(), in.State.String(), string(in.Health), ago(in.StartedAt, now), ago(in.LastActiveAt, now),
+			strconv.Itoa(in.Leases), strconv.Itoa(in.Weight), unlessZero(in.PID), in.URL,
+		})
+	}
+	a.printTable(rows)
+}
+
+func unlessZero(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.Itoa(n)
+}
+
+// inspected is everything there is to say about an instance.
+type inspected struct {
+	api.Instance
+	Storage api.Storage `json:"storage"`
+}
+
+func (a *app) inspectCommand() *cobra.Command {
+	return a.onInstance("inspect", "Show all about an instance", func(ctx context.Context, client *api.Client, id tenement.InstanceID) error {
+		in, err := client.Instance(ctx, id)
+		if err != nil {
+			return err
+		}
+		storage, err := client.Storage(ctx, id)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(inspected{in, storage})
+		}
+		a.printInspected(in, storage)
+		return nil
+	})
+}
+
+func (a *app) printInspected(in api.Instance, storage api.Storage) {
+	now := time.Now()
+	rows := [][]string{
+		{"instance", in.ID.String()},
+		{"state", in.State.String()},
+		{"reason", in.Reason},
+		{"next start", until(in.RetryAt, now)},
+		{"health", string(in.Health)},
+		{"url", in.URL},
+		{"weight", strconv.Itoa(in.Weight)},
+		{"pid", unlessZero(in.PID)},
+		{"port", unlessZero(in.Port)},
+		{"created", moment(in.CreatedAt, now)},
+		{"started", moment(in.StartedAt, now)},
+		{"last active", moment(in.LastActiveAt, now)},
+		{"requests", fmt.Sprintf("%d under way, %d waiting", in.Leases, in.Waiting)},
+		{"restarts", strconv.Itoa(in.Restarts)},
+		{"data", storage.Path},
+		{"size", size(storage.UsedBytes)},
+	}
+	shown := rows[:0]
+	for _, row := range rows {
+		if row[1] != "" && row[1] != "-" {
+			shown = append(shown, row)
+		}
+	}
+	a.printTable(shown)
+}
+
+// moment is t for people and, in brackets, how long that is ago.
+func moment(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.DateTime) + " (" + ago(t, now) + ")"
+}
+
+func (a *app) healthCommand() *cobra.Command {
+	return a.onInstance("health", "Check an instance's health now", func(ctx context.Context, client *api.Client, id tenement.InstanceID) error {
+		h, err := client.InstanceHealth(ctx, id)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			err = a.printJSON(h)
+		} else {
+			a.printTable([][]string{{h.ID.String(), string(h.Health), h.Detail}})
+		}
+		if err == nil && (h.Health == tenement.HealthDegraded || h.Health == tenement.HealthUnhealthy) {
+			return errReported
+		}
+		return err
+	})
+}
+
+func (a *app) logsCommand() *cobra.Command {
+	var o api.LogOptions
+	var since span
+	cmd := a.withJSON(&cobra.Command{
+		Use:               "logs [service:id]",
+		Short:             "Show the last lines that instances printed",
+		Args:              arguments(0, 1),
+		ValidArgsFunction: a.completeInstance,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if len(args) == 1 {
+				if o.Instance, err = tenement.ParseInstanceID(args[0]); err != nil {
+					return err
+				}
+			}
+			if since > 0 {
+				o.Since = time.Now().Add(-time.Duration(since))
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			lines, err := client.Logs(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return a.printLines(lines, o.Instance.IsZero())
+		},
+	})
+	cmd.Flags().StringVar(&o.Level, "level", "", "only stdout, or only stderr")
+	cmd.Flags().StringVar(&o.Search, "search", "", "only lines that contain this `text`")
+	cmd.Flags().Var(&since, "since", "only lines at most so old, such as 1h")
+	cmd.Flags().IntVar(&o.Limit, "limit", 100, "at most so many lines, the last ones")
+	_ = cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions([]string{"stdout", "stderr"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
+	return cmd
+}
+
+// printLines prints one line for each line, named when they may be of several
+// instances; as JSON one object for each.
+func (a *app) printLines(lines []api.LogLine, named bool) error {
+	for _, l := range lines {
+		if a.json {
+			if err := a.printJSONLine(l); err != nil {
+				return err
+			}
+			continue
+		}
+		name := ""
+		if named {
+			name = l.Instance.String() + " "
+		}
+		fmt.Fprintf(a.stdout, "%s %s%s  %s\n", l.At.Local().Format("2006-01-02 15:04:05.000"), name, visible(l.Level), escape(l.Text, "\t"))
+	}
+	return nil
+}

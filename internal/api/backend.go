@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"tenement"
+)
+
+// Backend is what the daemon does for the management API. Its methods are called
+// concurrently and return *tenement.Error; one about an instance that is not
+// registered is CodeNotFound.
+//
+// The server has already decided that the caller may ask: a Backend checks no scopes.
+type Backend interface {
+	// Instances lists registered instances in order of their ids, as they compare
+	// as text "service:name".
+	Instances(ctx context.Context, q ListQuery) ([]tenement.Status, error)
+
+	// Instance is one registered instance, asleep or not.
+	Instance(ctx context.Context, id tenement.InstanceID) (tenement.Status, error)
+
+	// Spawn registers id unless it is, and says whether it was new. A service that
+	// the configuration lacks is CodeNotFound. With Wake it then does what Start does.
+	Spawn(ctx context.Context, id tenement.InstanceID, o SpawnOptions) (st tenement.Status, created bool, err error)
+
+	// Start wakes id and waits until it is ready. The end of ctx ends the wait, not
+	// the start.
+	Start(ctx context.Context, id tenement.InstanceID) error
+
+	// Stop puts id to sleep and waits until its process is gone. The next request
+	// wakes it.
+	Stop(ctx context.Context, id tenement.InstanceID) error
+
+	// Restart ends id's process and waits until the next one is ready. What sleeps
+	// is started.
+	Restart(ctx context.Context, id tenement.InstanceID) error
+
+	// Suspend ends id's process and refuses requests until Resume.
+	Suspend(ctx context.Context, id tenement.InstanceID) error
+
+	// Resume undoes Suspend; the next request wakes id. What is not suspended is
+	// left as it is.
+	Resume(ctx context.Context, id tenement.InstanceID) error
+
+	// Delete ends id's process and forgets id. purge removes its files as well.
+	Delete(ctx context.Context, id tenement.InstanceID, purge bool) error
+
+	// SetWeight gives id its share of its service's own host; 0 is none. It is
+	// durable once it returns.
+	SetWeight(ctx context.Context, id tenement.InstanceID, weight int) error
+
+	// Health checks id now and says what came of it. What has no process is
+	// HealthUnknown and is not woken.
+	Health(ctx context.Context, id tenement.InstanceID) (health tenement.Health, detail string, err error)
+
+	// Storage is id's data directory and the room its files take.
+	Storage(ctx context.Context, id tenement.InstanceID) (path string, used tenement.Bytes, err error)
+
+	// Deploy registers id if need be, starts it, waits at most timeout (more than 0)
+	// until it is healthy, and only then gives it its weight.
+	Deploy(ctx context.Context, id tenement.InstanceID, weight int, timeout time.Duration) error
+
+	// Route moves the whole weight of service's instance from to its instance to,
+	// in one durable step.
+	Route(ctx context.Context, service, from, to string) error
+
+	// Logs is the last lines that match q, oldest first.
+	Logs(ctx context.Context, q LogQuery) ([]LogLine, error)
+
+	// CreateToken makes a token with [NewToken] and keeps its hash. expires is zero
+	// for never. The secret is not kept.
+	CreateToken(ctx context.Context, scope tenement.Scope, expires time.Time) (t tenement.Token, secret string, err error)
+
+	// Tokens lists every token, the oldest first.
+	Tokens(ctx context.Context) ([]tenement.Token, error)
+
+	// RevokeToken ends a token at once; one that there is not is CodeNotFound.
+	RevokeToken(ctx context.Context, id string) error
+
+	// Authenticate finds the token whose secret this is; [ParseToken] has accepted
+	// its form. One that is unknown, revoked or expired is CodeUnauthenticated. It
+	// notes the use of the token.
+	Authenticate(ctx context.Context, secret string) (tenement.Token, error)
+
+	// Ready is nil when the daemon can do its work.
+	Ready(ctx context.Context) error
+
+	// Record adds one line to the audit log. The server sets all of e. A line that
+	// cannot be kept is the Backend's to report: the change has happened.
+	Record(ctx context.Context, e tenement.Event)
+}
+
+// ListQuery selects instances. Empty fields select all.
+type ListQuery struct {
+	Service   string
+	Name      string
+	After     tenement.InstanceID // only what comes after it in order
+	Limit     int                 // at most so many; 1 to [MaxInstances]
+	AwakeOnly bool                // only what is neither asleep nor suspended
+}
+
+// SpawnOptions says how to register an instance.
+type SpawnOptions struct {
+	Weight *int // nil: leave it as it is, 0 for a new instance
+	Wake   bool
+}
+
+// LogQuery selects log lines. Empty fields select all.
+type LogQuery struct {
+	Instance tenement.InstanceID
+	Visible  func(tenement.InstanceID) bool // never nil: only lines of instances it accepts
+	Level    string                         // "stdout" or "stderr"
+	Search   string                         // a part of the text
+	Since    time.Time
+	Limit    int // the last so many; 1 to [MaxLogLines]
+}
+
+// The longest answers to one question.
+const (
+	MaxInstances = 1000
+	MaxLogLines  = 10_000
+)

@@ -1,0 +1,296 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tenement"
+)
+
+var (
+	alice = tenement.InstanceID{Service: "api", Name: "alice"}
+	bob   = tenement.InstanceID{Service: "api", Name: "bob"}
+)
+
+// fakeBackend keeps instances in memory and notes what it was asked.
+type fakeBackend struct {
+	mu        sync.Mutex
+	instances map[tenement.InstanceID]tenement.Status
+	tokens    map[TokenHash]tenement.Token
+	lines     []LogLine
+	events    []tenement.Event
+	asked     []any // the last of these is the options of the last request
+
+	fail error                       // answered by everything that names an instance
+	wait func(context.Context) error // called by Deploy
+}
+
+func newFakeBackend() *fakeBackend {
+	b := &fakeBackend{instances: map[tenement.InstanceID]tenement.Status{}, tokens: map[TokenHash]tenement.Token{}}
+	for _, id := range []tenement.InstanceID{alice, bob, {Service: "web", Name: "alice"}} {
+		b.instances[id] = tenement.Status{ID: id, State: tenement.Ready, Health: tenement.HealthHealthy, PID: 42, Reason: "/srv/secret"}
+		b.lines = append(b.lines, LogLine{At: time.Unix(1, 0).UTC(), Instance: id, Level: "stdout", Text: "hello " + id.String()})
+	}
+	return b
+}
+
+func (b *fakeBackend) note(asked any) { b.asked = append(b.asked, asked) }
+
+func (b *fakeBackend) lastAsked() any {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asked[len(b.asked)-1]
+}
+
+func (b *fakeBackend) recorded() []tenement.Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.events)
+}
+
+func (b *fakeBackend) find(id tenement.InstanceID) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fail != nil {
+		return b.fail
+	}
+	if _, ok := b.instances[id]; !ok {
+		return &tenement.Error{Code: tenement.CodeNotFound, Op: "find " + id.String(), Err: errors.New("no such instance")}
+	}
+	return nil
+}
+
+func (b *fakeBackend) Instances(_ context.Context, q ListQuery) ([]tenement.Status, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(q)
+	var list []tenement.Status
+	for id, st := range b.instances {
+		if (q.Service == "" || q.Service == id.Service) && (q.Name == "" || q.Name == id.Name) &&
+			(q.After.IsZero() || id.String() > q.After.String()) {
+			list = append(list, st)
+		}
+	}
+	slices.SortFunc(list, func(x, y tenement.Status) int { return cmp.Compare(x.ID.String(), y.ID.String()) })
+	return list[:min(len(list), q.Limit)], nil
+}
+
+func (b *fakeBackend) Instance(_ context.Context, id tenement.InstanceID) (tenement.Status, error) {
+	err := b.find(id)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.instances[id], err
+}
+
+func (b *fakeBackend) Spawn(_ context.Context, id tenement.InstanceID, o SpawnOptions) (tenement.Status, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(o)
+	st, known := b.instances[id]
+	if !known {
+		st = tenement.Status{ID: id, State: tenement.Asleep, Health: tenement.HealthUnknown}
+		b.instances[id] = st
+	}
+	return st, !known, b.fail
+}
+
+func (b *fakeBackend) Start(_ context.Context, id tenement.InstanceID) error   { return b.find(id) }
+func (b *fakeBackend) Stop(_ context.Context, id tenement.InstanceID) error    { return b.find(id) }
+func (b *fakeBackend) Restart(_ context.Context, id tenement.InstanceID) error { return b.find(id) }
+func (b *fakeBackend) Suspend(_ context.Context, id tenement.InstanceID) error { return b.find(id) }
+func (b *fakeBackend) Resume(_ context.Context, id tenement.InstanceID) error  { return b.find(id) }
+
+type deleteAsked struct {
+	id    tenement.InstanceID
+	purge bool
+}
+
+func (b *fakeBackend) Delete(_ context.Context, id tenement.InstanceID, purge bool) error {
+	err := b.find(id)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(deleteAsked{id, purge})
+	return err
+}
+
+func (b *fakeBackend) SetWeight(_ context.Context, id tenement.InstanceID, weight int) error {
+	err := b.find(id)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st := b.instances[id]
+	st.Weight = weight
+	b.instances[id] = st
+	return err
+}
+
+func (b *fakeBackend) Health(_ context.Context, id tenement.InstanceID) (tenement.Health, string, error) {
+	return tenement.HealthDegraded, "status 500", b.find(id)
+}
+
+func (b *fakeBackend) Storage(_ context.Context, id tenement.InstanceID) (string, tenement.Bytes, error) {
+	return "/var/lib/tenement/api/alice", 4096, b.find(id)
+}
+
+type deployAsked struct {
+	id      tenement.InstanceID
+	weight  int
+	timeout time.Duration
+}
+
+func (b *fakeBackend) Deploy(ctx context.Context, id tenement.InstanceID, weight int, timeout time.Duration) error {
+	b.mu.Lock()
+	b.note(deployAsked{id, weight, timeout})
+	wait := b.wait
+	b.mu.Unlock()
+	if wait != nil {
+		return wait(ctx)
+	}
+	return nil
+}
+
+func (b *fakeBackend) Route(_ context.Context, service, from, to string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note([3]string{service, from, to})
+	return b.fail
+}
+
+func (b *fakeBackend) Logs(_ context.Context, q LogQuery) ([]LogLine, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(q)
+	var lines []LogLine
+	for _, l := range b.lines {
+		if q.Visible(l.Instance) && (q.Instance.IsZero() || q.Instance == l.Instance) && strings.Contains(l.Text, q.Search) {
+			lines = append(lines, l)
+		}
+	}
+	return lines, nil
+}
+
+func (b *fakeBackend) CreateToken(_ context.Context, scope tenement.Scope, expires time.Time) (tenement.Token, string, error) {
+	secret, hash := NewToken()
+	t := tenement.Token{ID: secret[4:10], Scope: scope, CreatedAt: time.Now(), ExpiresAt: expires}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tokens[hash] = t
+	return t, secret, nil
+}
+
+func (b *fakeBackend) Tokens(context.Context) ([]tenement.Token, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []tenement.Token
+	for _, t := range b.tokens {
+		list = append(list, t)
+	}
+	return list, nil
+}
+
+func (b *fakeBackend) RevokeToken(_ context.Context, id string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for hash, t := range b.tokens {
+		if t.ID == id {
+			delete(b.tokens, hash)
+			return nil
+		}
+	}
+	return &tenement.Error{Code: tenement.CodeNotFound, Op: "revoke " + id, Err: errors.New("no such token")}
+}
+
+func (b *fakeBackend) Authenticate(_ context.Context, secret string) (tenement.Token, error) {
+	hash, err := ParseToken(secret)
+	if err != nil {
+		return tenement.Token{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note("authenticate")
+	if t, ok := b.tokens[hash]; ok {
+		return t, nil
+	}
+	return tenement.Token{}, &tenement.Error{Code: tenement.CodeUnauthenticated, Op: "authenticate", Err: errors.New("unknown token")}
+}
+
+func (b *fakeBackend) Ready(context.Context) error { return b.fail }
+
+func (b *fakeBackend) Record(_ context.Context, e tenement.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events = append(b.events, e)
+}
+
+// secret makes a token directly, for a tenant or, with "", for an admin.
+func (b *fakeBackend) secret(t *testing.T, tenant string) string {
+	t.Helper()
+	_, secret, err := b.CreateToken(t.Context(), tenement.Scope{Tenant: tenant}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+func newTestServer(t *testing.T, b Backend) *Server {
+	return NewServer(Options{
+		Backend: b, Version: "v1.2.3",
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		URL: func(id tenement.InstanceID) string { return "http://" + id.Name + "." + id.Service + ".localhost" },
+	})
+}
+
+// overTCP serves on a port of the loopback and is its URL.
+func overTCP(t *testing.T, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// overSocket serves on a unix socket as the daemon does, with every caller being
+// uid, or whoever it is when uid is negative.
+func overSocket(t *testing.T, h http.Handler, uid int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(h)
+	server.Listener.Close()
+	server.Listener = listener
+	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		peer, err := PeerUID(c)
+		if err != nil {
+			t.Errorf("PeerUID: %v", err)
+		}
+		if uid >= 0 {
+			peer = uid
+		}
+		return WithLocalUser(ctx, peer)
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	return path
+}
+
+func newTestClient(t *testing.T, target Target) *Client {
+	t.Helper()
+	c, err := NewClient(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}

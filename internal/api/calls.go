@@ -1,0 +1,193 @@
+package api
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"tenement"
+)
+
+// ListOptions selects instances. Empty fields select all.
+type ListOptions struct {
+	Service   string
+	Name      string
+	After     tenement.InstanceID // [InstancePage].Next of the page before
+	Limit     int                 // at most so many, up to [MaxInstances]; 0 is the daemon's default
+	AwakeOnly bool
+}
+
+// LogOptions selects log lines. Empty fields select all.
+type LogOptions struct {
+	Instance tenement.InstanceID
+	Level    string // "stdout" or "stderr"
+	Search   string // a part of the text
+	Since    time.Time
+	Limit    int // the last so many, up to [MaxLogLines]; 0 is the daemon's default
+}
+
+func pathOf(id tenement.InstanceID) string {
+	return "/api/instances/" + url.PathEscape(id.String())
+}
+
+// setText sets what is not empty.
+func setText(q url.Values, name, value string) {
+	if value != "" {
+		q.Set(name, value)
+	}
+}
+
+func setID(q url.Values, name string, id tenement.InstanceID) {
+	if !id.IsZero() {
+		q.Set(name, id.String())
+	}
+}
+
+func setLimit(q url.Values, limit int) {
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+}
+
+// DaemonHealth asks whether the daemon works; CodeUnavailable or the like when not.
+func (c *Client) DaemonHealth(ctx context.Context) (Health, error) {
+	var h Health
+	err := c.do(ctx, http.MethodGet, "/health", nil, nil, &h)
+	return h, err
+}
+
+// Instances is one page of the instances that o selects, in order of their ids.
+func (c *Client) Instances(ctx context.Context, o ListOptions) (InstancePage, error) {
+	q := url.Values{}
+	setText(q, "service", o.Service)
+	setText(q, "name", o.Name)
+	setID(q, "after", o.After)
+	setLimit(q, o.Limit)
+	if o.AwakeOnly {
+		q.Set("awake", "true")
+	}
+	var page InstancePage
+	err := c.do(ctx, http.MethodGet, "/api/instances", q, nil, &page)
+	return page, err
+}
+
+// Instance is one registered instance.
+func (c *Client) Instance(ctx context.Context, id tenement.InstanceID) (Instance, error) {
+	var in Instance
+	err := c.do(ctx, http.MethodGet, pathOf(id), nil, nil, &in)
+	return in, err
+}
+
+// Spawn registers an instance and, with Wake, waits until it is ready. weight nil
+// leaves the weight as it is.
+func (c *Client) Spawn(ctx context.Context, id tenement.InstanceID, o SpawnOptions) (Instance, error) {
+	var in Instance
+	req := SpawnRequest{Process: id.Service, ID: id.Name, Weight: o.Weight, Wake: &o.Wake}
+	err := c.do(ctx, http.MethodPost, "/api/instances/spawn", nil, req, &in)
+	return in, err
+}
+
+// Delete ends an instance and forgets it; purge removes its files as well.
+func (c *Client) Delete(ctx context.Context, id tenement.InstanceID, purge bool) error {
+	q := url.Values{}
+	if purge {
+		q.Set("purge", "true")
+	}
+	return c.do(ctx, http.MethodDelete, pathOf(id), q, nil, nil)
+}
+
+// Start wakes an instance and waits until it is ready.
+func (c *Client) Start(ctx context.Context, id tenement.InstanceID) error {
+	return c.do(ctx, http.MethodPost, pathOf(id)+"/start", nil, nil, nil)
+}
+
+// Stop puts an instance to sleep and waits until its process is gone.
+func (c *Client) Stop(ctx context.Context, id tenement.InstanceID) error {
+	return c.do(ctx, http.MethodPost, pathOf(id)+"/stop", nil, nil, nil)
+}
+
+// Restart ends an instance's process and waits until the next one is ready.
+func (c *Client) Restart(ctx context.Context, id tenement.InstanceID) error {
+	return c.do(ctx, http.MethodPost, pathOf(id)+"/restart", nil, nil, nil)
+}
+
+// Suspend switches an instance off until [Client.Resume].
+func (c *Client) Suspend(ctx context.Context, id tenement.InstanceID) error {
+	return c.do(ctx, http.MethodPost, pathOf(id)+"/suspend", nil, nil, nil)
+}
+
+// Resume lets a suspended instance wake again.
+func (c *Client) Resume(ctx context.Context, id tenement.InstanceID) error {
+	return c.do(ctx, http.MethodPost, pathOf(id)+"/resume", nil, nil, nil)
+}
+
+// SetWeight sets an instance's share of its service's own host.
+func (c *Client) SetWeight(ctx context.Context, id tenement.InstanceID, weight int) error {
+	return c.do(ctx, http.MethodPut, pathOf(id)+"/weight", nil, WeightRequest{Weight: weight}, nil)
+}
+
+// InstanceHealth checks an instance now.
+func (c *Client) InstanceHealth(ctx context.Context, id tenement.InstanceID) (InstanceHealth, error) {
+	var h InstanceHealth
+	err := c.do(ctx, http.MethodGet, pathOf(id)+"/health", nil, nil, &h)
+	return h, err
+}
+
+// Storage is an instance's data directory and the room its files take.
+func (c *Client) Storage(ctx context.Context, id tenement.InstanceID) (Storage, error) {
+	var s Storage
+	err := c.do(ctx, http.MethodGet, pathOf(id)+"/storage", nil, nil, &s)
+	return s, err
+}
+
+// Deploy starts a version, waits at most timeout until it is healthy and gives it
+// its weight. timeout 0 is the daemon's default of a minute.
+func (c *Client) Deploy(ctx context.Context, id tenement.InstanceID, weight int, timeout time.Duration) error {
+	req := DeployRequest{Process: id.Service, Version: id.Name, Weight: &weight, Timeout: timeout.Seconds()}
+	return c.do(ctx, http.MethodPost, "/api/deploy", nil, req, nil)
+}
+
+// Route moves the whole weight of one instance of service to another.
+func (c *Client) Route(ctx context.Context, service, from, to string) error {
+	return c.do(ctx, http.MethodPost, "/api/route", nil, RouteRequest{Process: service, From: from, To: to}, nil)
+}
+
+// Logs is the last lines that o selects, oldest first.
+func (c *Client) Logs(ctx context.Context, o LogOptions) ([]LogLine, error) {
+	q := url.Values{}
+	setID(q, "instance", o.Instance)
+	setText(q, "level", o.Level)
+	setText(q, "search", o.Search)
+	setLimit(q, o.Limit)
+	if !o.Since.IsZero() {
+		q.Set("since", o.Since.Format(time.RFC3339Nano))
+	}
+	var lines LogLines
+	err := c.do(ctx, http.MethodGet, "/api/logs", q, nil, &lines)
+	return lines.Lines, err
+}
+
+// CreateToken makes a token: an admin's when tenant is empty, otherwise one that
+// reads about instances of that name. lifetime 0 is for ever; it is rounded up to
+// whole seconds.
+func (c *Client) CreateToken(ctx context.Context, tenant string, lifetime time.Duration) (NewSecret, error) {
+	var t NewSecret
+	req := TokenRequest{Tenant: tenant, ExpiresInSeconds: int64(math.Ceil(lifetime.Seconds()))}
+	err := c.do(ctx, http.MethodPost, "/api/tokens", nil, req, &t)
+	return t, err
+}
+
+// Tokens lists every token.
+func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
+	var t Tokens
+	err := c.do(ctx, http.MethodGet, "/api/tokens", nil, nil, &t)
+	return t.Tokens, err
+}
+
+// RevokeToken ends a token at once.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/api/tokens/"+url.PathEscape(id), nil, nil, nil)
+}

@@ -1,0 +1,228 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"tenement"
+)
+
+// none is the input or output of a route that has none.
+type none struct{}
+
+// onInstance is the input of a route about one instance. It is not embedded where
+// there is more input: huma leaves the fields of an unexported embedded type empty.
+type onInstance struct {
+	ID tenement.InstanceID `path:"instance" doc:"service:name" example:"api:alice"`
+}
+
+// answer is an output with a body.
+type answer[T any] struct {
+	Body T
+}
+
+// created is an answer that may have made something new.
+type created[T any] struct {
+	Status int
+	Body   T
+}
+
+// show is st as the caller may see it.
+func (s *Server) show(c *call, st tenement.Status) Instance {
+	in := NewInstance(st)
+	if !c.scope.Admin() {
+		in.Reason = "" // it may name commands and paths
+	}
+	if s.url != nil {
+		in.URL = s.url(st.ID)
+	}
+	return in
+}
+
+func (s *Server) ready(ctx context.Context, c *call, _ *none) (*answer[Health], error) {
+	if err := s.backend.Ready(ctx); err != nil {
+		return nil, err
+	}
+	h := Health{Status: "ok"}
+	if c.local {
+		h.Version = s.version
+	}
+	return &answer[Health]{h}, nil
+}
+
+type document struct {
+	ContentType string `header:"Content-Type"`
+	Body        []byte
+}
+
+func (s *Server) openAPI(context.Context, *call, *none) (*document, error) {
+	return &document{ContentType: "application/openapi+json", Body: s.document}, nil
+}
+
+type listInput struct {
+	Service string              `query:"service"`
+	Name    string              `query:"name"`
+	After   tenement.InstanceID `query:"after" doc:"only what comes after this id"`
+	Limit   int                 `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	Awake   bool                `query:"awake" doc:"only what is neither asleep nor suspended"`
+}
+
+func (s *Server) listInstances(ctx context.Context, c *call, in *listInput) (*answer[InstancePage], error) {
+	q := ListQuery{Service: in.Service, Name: in.Name, After: in.After, Limit: in.Limit, AwakeOnly: in.Awake}
+	page := InstancePage{Instances: []Instance{}}
+	if !c.scope.Admin() {
+		if in.Name != "" && in.Name != c.scope.Tenant {
+			return &answer[InstancePage]{page}, nil
+		}
+		q.Name = c.scope.Tenant
+	}
+	list, err := s.backend.Instances(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range list {
+		if c.scope.Sees(st.ID) {
+			page.Instances = append(page.Instances, s.show(c, st))
+		}
+	}
+	if len(list) == in.Limit {
+		page.Next = list[len(list)-1].ID
+	}
+	return &answer[InstancePage]{page}, nil
+}
+
+func (s *Server) getInstance(ctx context.Context, c *call, in *onInstance) (*answer[Instance], error) {
+	st, err := s.backend.Instance(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[Instance]{s.show(c, st)}, nil
+}
+
+// about is the instance of a request that names its halves apart.
+func about(c *call, service, name string) (tenement.InstanceID, error) {
+	id, err := tenement.ParseInstanceID(service + ":" + name)
+	if err == nil {
+		c.target = id.String()
+	}
+	return id, err
+}
+
+func (s *Server) spawn(ctx context.Context, c *call, in *answer[SpawnRequest]) (*created[Instance], error) {
+	id, err := about(c, in.Body.Process, in.Body.ID)
+	if err != nil {
+		return nil, err
+	}
+	st, isNew, err := s.backend.Spawn(ctx, id, SpawnOptions{Weight: in.Body.Weight, Wake: *in.Body.Wake})
+	if err != nil {
+		return nil, err
+	}
+	out := &created[Instance]{Status: http.StatusOK, Body: s.show(c, st)}
+	if isNew {
+		out.Status = http.StatusCreated
+	}
+	return out, nil
+}
+
+type deleteInput struct {
+	ID    tenement.InstanceID `path:"instance" doc:"service:name" example:"api:alice"`
+	Purge bool                `query:"purge" doc:"remove its files as well"`
+}
+
+func (s *Server) deleteInstance(ctx context.Context, c *call, in *deleteInput) (*none, error) {
+	if in.Purge {
+		c.detail = "purge"
+	}
+	return &none{}, s.backend.Delete(ctx, in.ID, in.Purge)
+}
+
+// change is the handler of a route that only names an instance.
+func change(do func(Backend, context.Context, tenement.InstanceID) error) handler[onInstance, none] {
+	return func(s *Server, ctx context.Context, _ *call, in *onInstance) (*none, error) {
+		return &none{}, do(s.backend, ctx, in.ID)
+	}
+}
+
+func (s *Server) instanceHealth(ctx context.Context, _ *call, in *onInstance) (*answer[InstanceHealth], error) {
+	health, detail, err := s.backend.Health(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[InstanceHealth]{InstanceHealth{ID: in.ID, Health: health, Detail: detail}}, nil
+}
+
+func (s *Server) storage(ctx context.Context, _ *call, in *onInstance) (*answer[Storage], error) {
+	path, used, err := s.backend.Storage(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[Storage]{Storage{ID: in.ID, Path: path, UsedBytes: used}}, nil
+}
+
+type logsInput struct {
+	Instance tenement.InstanceID `query:"instance"`
+	Level    string              `query:"level" enum:"stdout,stderr"`
+	Search   string              `query:"search" maxLength:"1000" doc:"a part of the text"`
+	Since    time.Time           `query:"since"`
+	Limit    int                 `query:"limit" minimum:"1" maximum:"10000" default:"100"`
+}
+
+func (s *Server) logs(ctx context.Context, c *call, in *logsInput) (*answer[LogLines], error) {
+	if !in.Instance.IsZero() {
+		if err := c.see(in.Instance); err != nil {
+			return nil, err
+		}
+	}
+	lines, err := s.backend.Logs(ctx, LogQuery{
+		Instance: in.Instance, Visible: c.scope.Sees,
+		Level: in.Level, Search: in.Search, Since: in.Since, Limit: in.Limit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if lines == nil {
+		lines = []LogLine{}
+	}
+	return &answer[LogLines]{LogLines{lines}}, nil
+}
+
+func (s *Server) listTokens(ctx context.Context, _ *call, _ *none) (*answer[Tokens], error) {
+	list, err := s.backend.Tokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := Tokens{Tokens: make([]Token, len(list))}
+	for i, t := range list {
+		out.Tokens[i] = newToken(t)
+	}
+	return &answer[Tokens]{out}, nil
+}
+
+func (s *Server) createToken(ctx context.Context, c *call, in *answer[TokenRequest]) (*created[NewSecret], error) {
+	c.detail = "admin"
+	if tenant := in.Body.Tenant; tenant != "" {
+		c.detail = "tenant " + tenant
+		if err := tenement.CheckInstanceName(tenant); err != nil {
+			return nil, err
+		}
+	}
+	var expires time.Time
+	if in.Body.ExpiresInSeconds > 0 {
+		expires = time.Now().Add(time.Duration(in.Body.ExpiresInSeconds) * time.Second)
+	}
+	t, secret, err := s.backend.CreateToken(ctx, tenement.Scope{Tenant: in.Body.Tenant}, expires)
+	if err != nil {
+		return nil, err
+	}
+	c.target = t.ID
+	return &created[NewSecret]{Status: http.StatusCreated, Body: NewSecret{Token: newToken(t), Secret: secret}}, nil
+}
+
+type tokenInput struct {
+	ID string `path:"token"`
+}
+
+func (s *Server) revokeToken(ctx context.Context, _ *call, in *tokenInput) (*none, error) {
+	return &none{}, s.backend.RevokeToken(ctx, in.ID)
+}

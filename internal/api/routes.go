@@ -1,0 +1,112 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"tenement"
+)
+
+// access is who may use a route.
+type access uint8
+
+const (
+	open        access = iota // anybody
+	tenantReads               // admins; a tenant's token for its own instances
+	adminOnly
+)
+
+// route is one line of the API.
+type route struct {
+	method, path string
+	access       access
+	action       string // as the audit log calls it; "" for a route that changes nothing
+	id, summary  string // for the OpenAPI document
+	mount        func(*Server, huma.API, huma.Operation)
+}
+
+// The path of one instance, and what hangs below it.
+const instancePath = "/api/instances/{instance}"
+
+// routes is the whole API. Nothing is served that does not stand here.
+var routes = []route{
+	{http.MethodGet, "/health", open, "", "get-health", "Whether the daemon works", mount((*Server).ready)},
+	{http.MethodGet, "/api/openapi.json", open, "", "", "", mount((*Server).openAPI)},
+
+	{http.MethodGet, "/api/instances", tenantReads, "", "list-instances", "List instances", mount((*Server).listInstances)},
+	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mount((*Server).spawn)},
+	{http.MethodGet, instancePath, tenantReads, "", "get-instance", "Show an instance", mount((*Server).getInstance)},
+	{http.MethodDelete, instancePath, adminOnly, "delete", "delete-instance", "End an instance and forget it", mount((*Server).deleteInstance)},
+	{http.MethodGet, instancePath + "/health", tenantReads, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
+	{http.MethodGet, instancePath + "/storage", tenantReads, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
+	{http.MethodPost, instancePath + "/start", adminOnly, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
+	{http.MethodPost, instancePath + "/stop", adminOnly, "stop", "stop", "Put an instance to sleep; the next request wakes it", mount(change(Backend.Stop))},
+	{http.MethodPost, instancePath + "/restart", adminOnly, "restart", "restart", "End an instance's process and start the next", mount(change(Backend.Restart))},
+	{http.MethodPost, instancePath + "/suspend", adminOnly, "suspend", "suspend", "Switch an instance off until it is resumed", mount(change(Backend.Suspend))},
+	{http.MethodPost, instancePath + "/resume", adminOnly, "resume", "resume", "Let a suspended instance wake again", mount(change(Backend.Resume))},
+	{http.MethodPut, instancePath + "/weight", adminOnly, "weight", "set-weight", "Set an instance's share of its service's own host", mount((*Server).setWeight)},
+
+	{http.MethodPost, "/api/deploy", adminOnly, "deploy", "deploy", "Start a version, wait until it is healthy, give it its weight", mount((*Server).deploy)},
+	{http.MethodPost, "/api/route", adminOnly, "route", "route", "Move all weight from one instance to another", mount((*Server).route)},
+
+	{http.MethodGet, "/api/logs", tenantReads, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
+
+	{http.MethodGet, "/api/tokens", adminOnly, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
+	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mount((*Server).createToken)},
+	{http.MethodDelete, "/api/tokens/{token}", adminOnly, "token-revoke", "revoke-token", "End a token", mount((*Server).revokeToken)},
+}
+
+// handler does one route's work for a caller who was let in.
+type handler[I, O any] func(s *Server, ctx context.Context, c *call, in *I) (*O, error)
+
+// mount registers h such that its errors become problem documents and its outcome
+// is in the audit log before the caller has the answer.
+func mount[I, O any](h handler[I, O]) func(*Server, huma.API, huma.Operation) {
+	return func(s *Server, a huma.API, op huma.Operation) {
+		huma.Register(a, op, func(ctx context.Context, in *I) (*O, error) {
+			c := callOf(ctx)
+			out, err := h(s, ctx, c, in)
+			s.record(ctx, c, err)
+			if err != nil {
+				return nil, s.problem(ctx, c, err)
+			}
+			return out, nil
+		})
+	}
+}
+
+// operation describes r to huma.
+func (r *route) operation() huma.Operation {
+	op := huma.Operation{
+		Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary,
+		Hidden: r.id == "",
+		// The guard has read the body already, within a bound of its own. A read
+		// deadline that huma left behind would cancel a request that takes longer.
+		BodyReadTimeout: -1,
+		MaxBodyBytes:    maxBody + 1,
+	}
+	if r.access != open {
+		op.Security = []map[string][]string{{"bearer": {}}}
+	}
+	return op
+}
+
+// admits reports whether scope may use r about id, which is zero where r is not
+// about one instance. To a tenant, what it may not see does not exist.
+func (r *route) admits(scope tenement.Scope, id tenement.InstanceID) error {
+	switch {
+	case r.access == open, scope.Admin():
+		return nil
+	case !id.IsZero() && !scope.Sees(id):
+		return notFound(id)
+	case r.access == tenantReads:
+		return nil
+	}
+	return &tenement.Error{
+		Code: tenement.CodeForbidden, Op: r.summary,
+		Err:  errNotAdmin,
+		Hint: "use an admin token, or run it on the machine itself as the daemon's user",
+	}
+}

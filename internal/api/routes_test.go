@@ -1,0 +1,245 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"tenement"
+)
+
+// caller is one kind of sender.
+type caller struct {
+	name   string
+	client *http.Client
+	base   string
+	header string // Authorization
+	want   func(access, route) int
+}
+
+const worked = 0 // any 2xx
+
+// TestEveryRouteForEveryCaller is the route table of the contract: nobody gets more
+// than it says.
+func TestEveryRouteForEveryCaller(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	s := newTestServer(t, b)
+	for _, c := range callers(t, b, s) {
+		for _, r := range routes {
+			t.Run(c.name+"/"+r.method+" "+r.path, func(t *testing.T) {
+				s.forgetFailures()
+				want := c.want(r.access, r)
+				resp, body := c.send(t, b, r)
+				if want == worked && resp.StatusCode/100 == 2 {
+					return
+				}
+				if resp.StatusCode != want {
+					t.Fatalf("status %d, want %d (0 is any 2xx): %s", resp.StatusCode, want, body)
+				}
+				checkProblem(t, resp, body)
+			})
+		}
+	}
+}
+
+// forgetFailures keeps one sender's wrong tokens from being another's.
+func (s *Server) forgetFailures() {
+	s.failures.mu.Lock()
+	defer s.failures.mu.Unlock()
+	clear(s.failures.rows)
+}
+
+// callers are all kinds of senders, each with what it may do. Every request is about
+// api:alice.
+func callers(t *testing.T, b *fakeBackend, s *Server) []caller {
+	tcp := overTCP(t, s)
+	unprivileged := overSocket(t, s, 424242)
+	otherThanOpen := func(status int) func(access, route) int {
+		return func(a access, _ route) int {
+			if a == open {
+				return worked
+			}
+			return status
+		}
+	}
+	everything := func(access, route) int { return worked }
+	stranger, _ := NewToken()
+	return []caller{
+		{"no token", http.DefaultClient, tcp, "", otherThanOpen(401)},
+		{"garbage", http.DefaultClient, tcp, "Bearer let-me-in", otherThanOpen(401)},
+		{"other scheme", http.DefaultClient, tcp, "Basic YTpi", otherThanOpen(401)},
+		{"unknown token", http.DefaultClient, tcp, "Bearer " + stranger, otherThanOpen(401)},
+		{"tenant's own", http.DefaultClient, tcp, "Bearer " + b.secret(t, "alice"), func(a access, _ route) int {
+			if a == adminOnly {
+				return 403
+			}
+			return worked
+		}},
+		{"other tenant", http.DefaultClient, tcp, "Bearer " + b.secret(t, "bob"), func(a access, r route) int {
+			switch {
+			case a == open, r.path == "/api/instances":
+				return worked
+			case strings.HasPrefix(r.path, instancePath), r.path == "/api/logs":
+				return 404
+			}
+			return 403
+		}},
+		{"admin", http.DefaultClient, tcp, "bearer " + b.secret(t, ""), everything},
+		{"local socket", socketClient(t, overSocket(t, s, -1)), "http://tenement", "", everything},
+		{"local root", socketClient(t, overSocket(t, s, 0)), "http://tenement", "", everything},
+		{"local other user", socketClient(t, unprivileged), "http://tenement", "", otherThanOpen(401)},
+		{"local other user with a token", socketClient(t, unprivileged), "http://tenement", "Bearer " + b.secret(t, ""), everything},
+		{"local root with garbage", socketClient(t, overSocket(t, s, 0)), "http://tenement", "Bearer x", otherThanOpen(401)},
+	}
+}
+
+func socketClient(t *testing.T, path string) *http.Client {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// bodies are right requests for the routes that take one.
+var bodies = map[string]string{
+	"/api/instances/spawn":   `{"process":"api","id":"alice"}`,
+	instancePath + "/weight": `{"weight":10}`,
+	"/api/deploy":            `{"process":"api","version":"alice"}`,
+	"/api/route":             `{"process":"api","from":"bob","to":"alice"}`,
+	"POST /api/tokens":       `{}`,
+}
+
+// send makes a right request for r and brings back what it may have removed.
+func (c caller) send(t *testing.T, b *fakeBackend, r route) (*http.Response, []byte) {
+	t.Helper()
+	token, _, err := b.CreateToken(t.Context(), tenement.Scope{Tenant: "nobody"}, zeroTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := strings.NewReplacer("{instance}", alice.String(), "{token}", token.ID).Replace(r.path)
+	if r.path == "/api/logs" {
+		path += "?instance=" + alice.String()
+	}
+	body := bodies[r.path]
+	if body == "" {
+		body = bodies[r.method+" "+r.path]
+	}
+	req, err := http.NewRequestWithContext(t.Context(), r.method, c.base+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.header != "" {
+		req.Header.Set("Authorization", c.header)
+	}
+	resp, err := c.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("Cache-Control is %q", resp.Header.Get("Cache-Control"))
+	}
+	return resp, answer
+}
+
+// checkProblem checks what every refusal has.
+func checkProblem(t *testing.T, resp *http.Response, body []byte) {
+	t.Helper()
+	if got := resp.Header.Get("Content-Type"); got != problemType {
+		t.Errorf("Content-Type is %q", got)
+	}
+	var p Problem
+	if err := json.Unmarshal(body, &p); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	if p.Status != resp.StatusCode || p.Code == "" || p.Title == "" || p.Detail == "" {
+		t.Errorf("the problem document lacks something: %s", body)
+	}
+	if resp.StatusCode == 401 && !strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Bearer") {
+		t.Errorf("WWW-Authenticate is %q", resp.Header.Get("WWW-Authenticate"))
+	}
+}
+
+// TestChangesAreAdminsWork keeps the table itself from going wrong.
+func TestChangesAreAdminsWork(t *testing.T) {
+	t.Parallel()
+	for _, r := range routes {
+		changes := r.method != http.MethodGet
+		if changes != (r.action != "") || changes != (r.access == adminOnly) && r.path != "/api/tokens" {
+			t.Errorf("%s %s: access %d, action %q", r.method, r.path, r.access, r.action)
+		}
+	}
+}
+
+func TestNothingElseIsServed(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	c := caller{client: http.DefaultClient, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "")}
+	for _, path := range []string{
+		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events",
+		"/api/logs/stream", "/api", "/api/instances/", "/api/instances/api:alice/", "/api/instances/api:alice/start/x",
+	} {
+		resp, body := c.send(t, b, route{method: "GET", path: path})
+		if resp.StatusCode != http.StatusNotFound {
+			t.Errorf("GET %s: status %d", path, resp.StatusCode)
+			continue
+		}
+		checkProblem(t, resp, body)
+	}
+	resp, body := c.send(t, b, route{method: "PATCH", path: "/api/instances"})
+	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") == "" {
+		t.Errorf("PATCH: status %d, Allow %q", resp.StatusCode, resp.Header.Get("Allow"))
+	}
+	checkProblem(t, resp, body)
+}
+
+func TestTenantSeesOnlyItsOwn(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	url := overTCP(t, newTestServer(t, b))
+	tenant := newTestClient(t, Target{Server: url, Token: b.secret(t, "alice")})
+
+	page, err := tenant.Instances(t.Context(), ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(page.Instances) != 2 {
+		t.Errorf("sees %d instances, want api:alice and web:alice", len(page.Instances))
+	}
+	for _, in := range page.Instances {
+		if in.ID.Name != "alice" || in.Reason != "" {
+			t.Errorf("sees %+v", in)
+		}
+	}
+	if page, err = tenant.Instances(t.Context(), ListOptions{Name: "bob"}); err != nil || len(page.Instances) != 0 {
+		t.Errorf("asked for bob: %+v, %v", page, err)
+	}
+	lines, err := tenant.Logs(t.Context(), LogOptions{})
+	if err != nil || len(lines) != 2 {
+		t.Errorf("sees %d lines, %v", len(lines), err)
+	}
+	for _, l := range lines {
+		if l.Instance.Name != "alice" {
+			t.Errorf("sees the line %+v", l)
+		}
+	}
+	// What is another's and what is nobody's look alike.
+	_, others := tenant.Instance(t.Context(), bob)
+	_, nobodys := tenant.Instance(t.Context(), tenement.InstanceID{Service: "api", Name: "bobby"})
+	if strings.ReplaceAll(others.Error(), "bob", "bobby") != nobodys.Error() {
+		t.Errorf("%q and %q tell them apart", others, nobodys)
+	}
+}

@@ -1,0 +1,153 @@
+// Package api is the management contract: its types, its routes, the server and
+// the one client.
+package api
+
+import (
+	"time"
+
+	"tenement"
+)
+
+// Instance is an instance as the management API shows it. Times that do not
+// apply are left out.
+type Instance struct {
+	ID           tenement.InstanceID `json:"id" doc:"service:name" example:"api:alice"`
+	State        tenement.State      `json:"state" enum:"asleep,starting,ready,frozen,draining,stopping,backoff,failed,suspended"`
+	Health       tenement.Health     `json:"health" enum:"unknown,unchecked,healthy,degraded,unhealthy" doc:"what the last health check said"`
+	Weight       int                 `json:"weight" doc:"share of its service's own host; 0 is none"`
+	URL          string              `json:"url,omitempty" doc:"where it answers" example:"http://alice.api.example.com"`
+	PID          int                 `json:"pid,omitempty"`
+	Port         int                 `json:"port,omitempty"`
+	Leases       int                 `json:"leases" doc:"requests, streams and upgraded connections under way"`
+	Waiting      int                 `json:"waiting" doc:"requests held until it is ready"`
+	Restarts     int                 `json:"restarts" doc:"within the restart window"`
+	Reason       string              `json:"reason,omitempty" doc:"why it is not ready; for admins only"`
+	RetryAt      time.Time           `json:"retry_at,omitzero" doc:"next start, in backoff and failed"`
+	StartedAt    time.Time           `json:"started_at,omitzero" doc:"start of the present process"`
+	LastActiveAt time.Time           `json:"last_active_at,omitzero" doc:"end of the last request"`
+	CreatedAt    time.Time           `json:"created_at,omitzero"`
+}
+
+// NewInstance is st in the API's form, without its URL.
+func NewInstance(st tenement.Status) Instance {
+	return Instance{
+		ID:           st.ID,
+		State:        st.State,
+		Health:       st.Health,
+		Weight:       st.Weight,
+		PID:          st.PID,
+		Port:         st.Port,
+		Leases:       st.Leases,
+		Waiting:      st.Waiting,
+		Restarts:     st.Restarts,
+		Reason:       st.Reason,
+		RetryAt:      st.RetryAt,
+		StartedAt:    st.StartedAt,
+		LastActiveAt: st.LastActive,
+		CreatedAt:    st.CreatedAt,
+	}
+}
+
+// InstancePage is one page of a list of instances, ordered by id.
+type InstancePage struct {
+	Instances []Instance          `json:"instances" nullable:"false"`
+	Next      tenement.InstanceID `json:"next,omitzero" doc:"ask again with after set to this; absent on the last page"`
+}
+
+// SpawnRequest registers an instance and, unless Wake says otherwise, starts it.
+type SpawnRequest struct {
+	Process string `json:"process" doc:"the service" example:"api"`
+	ID      string `json:"id" doc:"the instance's name within the service" example:"alice"`
+	Weight  *int   `json:"weight,omitempty" minimum:"0" maximum:"1000" doc:"left as it is when absent; 0 for a new instance"`
+	Wake    *bool  `json:"wake,omitempty" default:"true" doc:"start it and wait until it is ready"`
+}
+
+// WeightRequest sets an instance's share of its service's own host.
+type WeightRequest struct {
+	Weight int `json:"weight" minimum:"0" maximum:"1000"`
+}
+
+// DeployRequest starts a version, waits until it is healthy and gives it its weight.
+type DeployRequest struct {
+	Process string  `json:"process" doc:"the service" example:"api"`
+	Version string  `json:"version" doc:"the instance that is the new version" example:"v2"`
+	Weight  *int    `json:"weight,omitempty" minimum:"0" maximum:"1000" default:"100"`
+	Timeout float64 `json:"timeout,omitempty" exclusiveMinimum:"0" maximum:"3600" default:"60" doc:"seconds to become healthy"`
+}
+
+// RouteRequest moves all weight from one instance of a service to another, at once.
+type RouteRequest struct {
+	Process string `json:"process" doc:"the service" example:"api"`
+	From    string `json:"from" example:"v1"`
+	To      string `json:"to" example:"v2"`
+}
+
+// InstanceHealth is the outcome of a health check made for this answer.
+type InstanceHealth struct {
+	ID     tenement.InstanceID `json:"id"`
+	Health tenement.Health     `json:"health" enum:"unknown,unchecked,healthy,degraded,unhealthy"`
+	Detail string              `json:"detail,omitempty"`
+}
+
+// Storage says where an instance keeps its files and how much they take.
+type Storage struct {
+	ID        tenement.InstanceID `json:"id"`
+	Path      string              `json:"path" doc:"the instance's data directory on the machine"`
+	UsedBytes tenement.Bytes      `json:"used_bytes"`
+}
+
+// LogLine is one line an instance printed.
+type LogLine struct {
+	At       time.Time           `json:"at"`
+	Instance tenement.InstanceID `json:"instance"`
+	Level    string              `json:"level" enum:"stdout,stderr"`
+	Text     string              `json:"text" doc:"as printed, control characters included, without the line end"`
+}
+
+// LogLines is the last lines that match, oldest first.
+type LogLines struct {
+	Lines []LogLine `json:"lines" nullable:"false"`
+}
+
+// TokenRequest asks for a new token.
+type TokenRequest struct {
+	Tenant           string `json:"tenant,omitempty" doc:"limits the token to reading about instances of this name; an admin token when absent" example:"alice"`
+	ExpiresInSeconds int64  `json:"expires_in_seconds,omitempty" minimum:"0" maximum:"315360000" doc:"0 is never"`
+}
+
+// Token is what may be known of a management token: never the secret.
+type Token struct {
+	ID        string    `json:"id"`
+	Tenant    string    `json:"tenant,omitempty" doc:"absent: an admin token"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at,omitzero" doc:"absent: never"`
+	LastUsed  time.Time `json:"last_used,omitzero" doc:"absent: never"`
+}
+
+// newToken is t in the API's form.
+func newToken(t tenement.Token) Token {
+	return Token{
+		ID:        t.ID,
+		Tenant:    t.Scope.Tenant,
+		CreatedAt: t.CreatedAt,
+		ExpiresAt: t.ExpiresAt,
+		LastUsed:  t.LastUsed,
+	}
+}
+
+// NewSecret is a token that was just made, with the secret that is shown only now.
+type NewSecret struct {
+	Token
+	Secret string `json:"secret" doc:"the bearer token; it cannot be shown again"`
+}
+
+// Tokens is every token there is.
+type Tokens struct {
+	Tokens []Token `json:"tokens" nullable:"false"`
+}
+
+// Health is the daemon's own.
+type Health struct {
+	Status  string `json:"status" enum:"ok"`
+	Version string `json:"version,omitempty" doc:"of the daemon; for admins at the local socket only"`
+}

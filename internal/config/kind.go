@@ -1,0 +1,194 @@
+package config
+
+import (
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"tenement"
+)
+
+// kind is what the value of a key must look like.
+type kind struct {
+	what string // ends the sentence "the value must be …"
+	hint string
+	read func(n *node, v *value) bool // false: it does not look like that
+}
+
+// value is what a kind has read; which field counts depends on the kind.
+type value struct {
+	*node
+	whole  int
+	length time.Duration
+	flag   bool
+}
+
+// longest is the longest duration a file may ask for. Longer ones are slips, and
+// it keeps every sum of two far from overflow.
+const longest = 365 * 24 * time.Hour
+
+const durationHint = `write a number of seconds, or a text such as "250ms", "10s", "5m" or "1h"`
+
+var (
+	anyString   = textKind("a string", "", func(string) bool { return true })
+	someString  = textKind("a string that is not empty", "", func(s string) bool { return s != "" })
+	directory   = textKind("a path", "", func(s string) bool { return s != "" && !strings.Contains(s, "\x00") })
+	hostName    = textKind("a host name in lower case, without port", "", isHostName)
+	hostPort    = textKind("host:port with a port from 0 to 65535", `"127.0.0.1:8080" for this machine only, ":8080" for everyone`, isHostPort)
+	healthPath  = textKind(`a path that begins with "/"`, "", isRequestPath)
+	length      = durationKind("a duration of at most one year", 0)
+	longer      = durationKind("a duration above 0 and of at most one year", 1)
+	boolean     = kind{what: "true or false", read: readBoolean}
+	table       = kind{what: "a table", read: func(n *node, _ *value) bool { return n.kind == unstable.Table }}
+	stringArray = kind{what: "an array of strings", hint: `such as ["one", "two"]`, read: isStrings}
+	scalar      = kind{what: "a string, a number, true or false", read: isScalar}
+)
+
+func textKind(what, hint string, accepts func(string) bool) kind {
+	return kind{what: what, hint: hint, read: func(n *node, _ *value) bool {
+		return n.kind == unstable.String && accepts(n.text)
+	}}
+}
+
+// oneOf is one of a few words.
+func oneOf[T ~string](words ...T) kind {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = strconv.Quote(string(word))
+	}
+	what := quoted[0]
+	if last := len(quoted) - 1; last > 0 {
+		what = strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+	}
+	return textKind(what, "", func(s string) bool { return slices.Contains(words, T(s)) })
+}
+
+// wholeKind is a whole number from least to most, both included.
+func wholeKind(least, most int) kind {
+	what := "a whole number from " + strconv.Itoa(least) + " to " + strconv.Itoa(most)
+	return kind{what: what, read: func(n *node, v *value) bool {
+		if n.kind != unstable.Integer {
+			return false
+		}
+		parsed, err := strconv.ParseInt(n.raw, 0, 64)
+		if err != nil || parsed < int64(least) || parsed > int64(most) {
+			return false
+		}
+		v.whole = int(parsed)
+		return true
+	}}
+}
+
+// durationKind is a number of seconds or a text with a unit, from least to longest.
+func durationKind(what string, least time.Duration) kind {
+	return kind{what: what, hint: durationHint, read: func(n *node, v *value) bool {
+		parsed, ok := readDuration(n)
+		v.length = parsed
+		return ok && least <= parsed && parsed <= longest
+	}}
+}
+
+func readDuration(n *node) (time.Duration, bool) {
+	switch n.kind {
+	case unstable.String:
+		parsed, err := time.ParseDuration(n.text)
+		return parsed, err == nil
+	case unstable.Integer:
+		seconds, err := strconv.ParseInt(n.raw, 0, 64)
+		if err != nil || seconds < 0 || seconds > int64(longest/time.Second) {
+			return 0, false
+		}
+		return time.Duration(seconds) * time.Second, true
+	case unstable.Float:
+		seconds, err := strconv.ParseFloat(strings.ReplaceAll(n.raw, "_", ""), 64)
+		// Written so that NaN fails too.
+		if err != nil || !(seconds >= 0 && seconds <= longest.Seconds()) {
+			return 0, false
+		}
+		return time.Duration(math.Round(seconds * float64(time.Second))), true
+	}
+	return 0, false
+}
+
+func readBoolean(n *node, v *value) bool {
+	v.flag = n.raw == "true"
+	return n.kind == unstable.Bool
+}
+
+func isStrings(n *node, _ *value) bool {
+	return n.kind == unstable.Array && !slices.ContainsFunc(n.items, func(item *node) bool {
+		return item.kind != unstable.String
+	})
+}
+
+func isScalar(n *node, _ *value) bool {
+	switch n.kind {
+	case unstable.String, unstable.Bool, unstable.Integer, unstable.Float:
+		return true
+	}
+	return false
+}
+
+// maxHostName is the longest name that DNS can carry (RFC 1035 §2.3.4), written
+// without its final dot.
+const maxHostName = 253
+
+// isHostName accepts DNS labels joined by dots, a single one included.
+func isHostName(s string) bool {
+	if len(s) > maxHostName {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if tenement.CheckServiceName(label) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func isHostPort(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return false
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	return host == "" || isHostName(host)
+}
+
+// isRequestPath accepts what can stand in a request line as it is (RFC 9112 §3.2.1).
+func isRequestPath(s string) bool {
+	if !strings.HasPrefix(s, "/") || strings.Contains(s, "#") || strings.ContainsFunc(s, notVisibleASCII) {
+		return false
+	}
+	_, err := url.ParseRequestURI(s)
+	return err == nil
+}
+
+func notVisibleASCII(r rune) bool { return r <= ' ' || r > '~' }
+
+// shown is the value as a message quotes it.
+func (n *node) shown() string {
+	switch n.kind {
+	case unstable.Table:
+		return "a table"
+	case unstable.Array:
+		return "an array"
+	}
+	const most = 40 // characters
+	if runes := []rune(n.raw); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return strings.Map(printable, strings.ReplaceAll(n.raw, "\n", `\n`))
+}

@@ -1,0 +1,117 @@
+package config
+
+import (
+	"time"
+
+	"tenement"
+)
+
+// key is one row of the schema: a key that a section may have.
+type key struct {
+	section string
+	name    string
+	kind    kind
+	apply   func(d *draft, v value) // nil: its feature comes later, so the key is refused
+}
+
+// The sections, as the schema names them.
+const (
+	inFile     = ""
+	inSettings = "settings"
+	inService  = "service.NAME"
+	inRouting  = "routing"
+)
+
+// Bounds of whole numbers.
+const (
+	maxCount     = 1_000_000
+	maxMillis    = int(longest / time.Millisecond)
+	maxMegabytes = 1 << 20
+	bytesPerMB   = 1 << 20
+)
+
+// sections are the keys of the file itself. It is a func because reading a section
+// comes back here.
+func sections() []key {
+	return []key{
+		{inFile, "settings", table, func(d *draft, v value) { d.settings = d.walk(inSettings, "settings", v.node) }},
+		{inFile, "service", table, (*draft).readServices},
+		{inFile, "instances", table, func(d *draft, v value) { d.instances = v.node }},
+		{inFile, "routing", table, func(d *draft, v value) { d.routing = d.walk(inRouting, "routing", v.node) }},
+	}
+}
+
+// schema is every key of the sections whose keys are fixed. The other tables,
+// [instances], [service.NAME.env], [routing.subdomain] and [routing.path], have
+// keys that the operator makes up.
+var schema = []key{
+	{inSettings, "data_dir", directory, func(d *draft, v value) { d.config.DataDir = d.absolute(v.text) }},
+	{inSettings, "domain", hostName, func(d *draft, v value) { d.config.Domain = v.text }},
+	{inSettings, "listen", hostPort, func(d *draft, v value) { d.config.Listen = v.text }},
+	{inSettings, "admin_host", hostName, func(d *draft, v value) { d.config.AdminHost = v.text }},
+	{inSettings, "health_check_interval", longer, func(d *draft, v value) { d.interval = v.length }},
+	{inSettings, "max_restarts", wholeKind(0, maxCount), func(d *draft, v value) { d.restart.Max = v.whole }},
+	{inSettings, "restart_window", longer, func(d *draft, v value) { d.restart.Window = v.length }},
+	{inSettings, "backoff_base_ms", wholeKind(0, maxMillis), func(d *draft, v value) { d.restart.BackoffBase = millis(v.whole) }},
+	{inSettings, "backoff_max_ms", wholeKind(0, maxMillis), func(d *draft, v value) { d.restart.BackoffMax = millis(v.whole) }},
+	{inSettings, "max_starting", wholeKind(0, maxCount), func(d *draft, v value) { d.config.MaxStarting = v.whole }},
+	{inSettings, "max_waiting", wholeKind(1, maxCount), func(d *draft, v value) { d.config.MaxWaiting = v.whole }},
+	{section: inSettings, name: "max_awake"},
+	{section: inSettings, name: "memory_reserve_mb"},
+
+	{inService, "command", anyString, (*draft).readCommand},
+	{inService, "args", stringArray, (*draft).readArgs},
+	{inService, "env", table, (*draft).readEnv},
+	{inService, "workdir", directory, (*draft).readWorkdir},
+	{inService, "health", healthPath, func(d *draft, v value) { d.service.Health.Path = v.text }},
+	{inService, "isolation", isolation, (*draft).readIsolation},
+	{inService, "idle_timeout", length, func(d *draft, v value) { d.service.Timeouts.Idle = v.length }},
+	{inService, "startup_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Startup = v.length }},
+	{inService, "wake_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Wake = v.length }},
+	{inService, "request_timeout", length, func(d *draft, v value) { d.service.Timeouts.Request = v.length }},
+	{inService, "drain_timeout", length, func(d *draft, v value) { d.service.Timeouts.Drain = v.length }},
+	{inService, "stop_timeout", length, func(d *draft, v value) { d.service.Timeouts.Stop = v.length }},
+	{inService, "restart", restart, func(d *draft, v value) { d.service.Restart.Mode = tenement.RestartMode(v.text) }},
+	{inService, "create", create, func(d *draft, v value) { d.service.Create = tenement.CreateMode(v.text) }},
+	{inService, "storage_persist", boolean, func(d *draft, v value) { d.service.Persist = v.flag }},
+	{inService, "max_body_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.service.MaxBody = tenement.Bytes(v.whole) * bytesPerMB }},
+	{section: inService, name: "memory_limit_mb"},
+	{section: inService, name: "cpu_shares"},
+	{section: inService, name: "cpu_limit"},
+	{section: inService, name: "pids_limit"},
+	{section: inService, name: "storage_quota_mb"},
+	{section: inService, name: "io_weight"},
+	{section: inService, name: "listen"},
+	{section: inService, name: "ready"},
+	{section: inService, name: "readable"},
+	{section: inService, name: "writable"},
+	{section: inService, name: "egress"},
+	{section: inService, name: "wake"},
+	{section: inService, name: "cron"},
+	{section: inService, name: "replica"},
+
+	{inRouting, "default", someString, func(*draft, value) {}}, // checked when all services are known
+	{inRouting, "subdomain", table, func(*draft, value) {}},
+	{inRouting, "path", table, func(*draft, value) {}},
+}
+
+var (
+	isolation = oneOf(tenement.IsolationProcess, tenement.IsolationNamespace, tenement.IsolationSandbox)
+	restart   = oneOf(tenement.RestartAlways, tenement.RestartOnFailure, tenement.RestartNever)
+	create    = oneOf(tenement.CreateExplicit, tenement.CreateOnRequest)
+)
+
+func millis(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+func rowsOf(section string) []key {
+	if section == inFile {
+		return sections()
+	}
+	var rows []key
+	for _, row := range schema {
+		if row.section == section {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}

@@ -1,0 +1,284 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"tenement"
+	"tenement/internal/api"
+	"tenement/internal/logs"
+	"tenement/internal/route"
+	"tenement/internal/store"
+	"tenement/internal/supervisor"
+)
+
+// backend does for the management API what it asks. It is safe for concurrent use.
+type backend struct {
+	*daemon
+	ctx      context.Context // of the daemon: shared hosts are looked up without a request's
+	weighing sync.Mutex      // held while weights change: store first, then memory
+}
+
+var _ api.Backend = (*backend)(nil)
+
+// status is all there is to know of row's instance: its owner's word if it has one.
+func (b *backend) status(row tenement.Instance) tenement.Status {
+	st, ok := b.supervisor.Observe(row.ID)
+	if !ok {
+		st = tenement.Status{
+			ID: row.ID, State: supervisor.RestingState(row), Health: tenement.HealthUnknown,
+			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason,
+		}
+	}
+	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
+	return st
+}
+
+// Instances implements [api.Backend].
+func (b *backend) Instances(ctx context.Context, q api.ListQuery) ([]tenement.Status, error) {
+	rows, err := b.rows(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]tenement.Status, 0, len(rows))
+	for _, row := range rows {
+		st := b.status(row)
+		if q.AwakeOnly && (st.State == tenement.Asleep || st.State == tenement.Suspended) {
+			continue
+		}
+		list = append(list, st)
+	}
+	return list, nil
+}
+
+// rows reads the registry. For what is awake it reads just the rows of those, and of
+// what failed, however many others sleep.
+func (b *backend) rows(ctx context.Context, q api.ListQuery) ([]tenement.Instance, error) {
+	filter := store.Filter{Service: q.Service, Name: q.Name, After: q.After, Limit: q.Limit}
+	if !q.AwakeOnly {
+		return b.store.Instances(ctx, filter)
+	}
+	filter.FailedOnly = true
+	rows, err := b.store.Instances(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[tenement.InstanceID]bool, len(rows))
+	for _, row := range rows {
+		seen[row.ID] = true
+	}
+	for _, st := range b.supervisor.Awake() {
+		id := st.ID
+		if seen[id] || q.Service != "" && id.Service != q.Service || q.Name != "" && id.Name != q.Name || id.Compare(q.After) <= 0 {
+			continue
+		}
+		row, err := b.store.Instance(ctx, id)
+		if tenement.CodeOf(err) == tenement.CodeNotFound {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(a, b tenement.Instance) int { return a.ID.Compare(b.ID) })
+	return rows[:min(len(rows), q.Limit)], nil
+}
+
+// Instance implements [api.Backend].
+func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenement.Status, error) {
+	row, err := b.store.Instance(ctx, id)
+	if err != nil {
+		return tenement.Status{}, err
+	}
+	return b.status(row), nil
+}
+
+// URL is where people reach id.
+func (b *backend) URL(id tenement.InstanceID) string {
+	host := id.Name + "." + id.Service + "." + b.Config.Domain
+	_, port, err := net.SplitHostPort(b.front.Addr().String())
+	if err == nil && port != "80" {
+		host = net.JoinHostPort(host, port)
+	}
+	return "http://" + host
+}
+
+// Spawn implements [api.Backend].
+func (b *backend) Spawn(ctx context.Context, id tenement.InstanceID, o api.SpawnOptions) (st tenement.Status, created bool, err error) {
+	if err := b.serviceExists(id.Service); err != nil {
+		return st, false, err
+	}
+	if o.Weight != nil {
+		if err := tenement.CheckWeight(*o.Weight); err != nil {
+			return st, false, err
+		}
+	}
+	created, err = b.supervisor.Register(ctx, id)
+	if err == nil && o.Weight != nil {
+		err = b.setWeights(ctx, store.Weight{ID: id, Weight: *o.Weight})
+	}
+	if err == nil && o.Wake {
+		err = b.supervisor.Start(ctx, id)
+	}
+	if err != nil {
+		return st, created, err
+	}
+	st, err = b.Instance(ctx, id)
+	return st, created, err
+}
+
+func (b *backend) serviceExists(name string) error {
+	if b.Config.Services[name] != nil {
+		return nil
+	}
+	return &tenement.Error{
+		Code: tenement.CodeNotFound, Op: "find service " + name,
+		Err:  errors.New("the configuration has no such service"),
+		Hint: fmt.Sprintf("add [service.%s] to %s", name, b.Config.Path),
+	}
+}
+
+// Start implements [api.Backend].
+func (b *backend) Start(ctx context.Context, id tenement.InstanceID) error {
+	return b.supervisor.Start(ctx, id)
+}
+
+// Stop implements [api.Backend].
+func (b *backend) Stop(ctx context.Context, id tenement.InstanceID) error {
+	return b.supervisor.Stop(ctx, id)
+}
+
+// Restart implements [api.Backend].
+func (b *backend) Restart(ctx context.Context, id tenement.InstanceID) error {
+	return b.supervisor.Restart(ctx, id)
+}
+
+// Suspend implements [api.Backend].
+func (b *backend) Suspend(ctx context.Context, id tenement.InstanceID) error {
+	return b.supervisor.Suspend(ctx, id)
+}
+
+// Resume implements [api.Backend].
+func (b *backend) Resume(ctx context.Context, id tenement.InstanceID) error {
+	return b.supervisor.Resume(ctx, id)
+}
+
+// Delete implements [api.Backend].
+func (b *backend) Delete(ctx context.Context, id tenement.InstanceID, purge bool) error {
+	if b.Config.Services[id.Service] == nil {
+		return b.deleteOrphan(ctx, id, purge)
+	}
+	return b.supervisor.Delete(ctx, id, purge)
+}
+
+// deleteOrphan removes an instance whose service the configuration no longer has: it
+// can have no process and no owner.
+func (b *backend) deleteOrphan(ctx context.Context, id tenement.InstanceID, purge bool) error {
+	if err := b.store.Delete(ctx, id); err != nil {
+		return err
+	}
+	b.weights.Set(id, 0)
+	if purge {
+		return b.disk.Remove(id)
+	}
+	return nil
+}
+
+// Health implements [api.Backend].
+func (b *backend) Health(ctx context.Context, id tenement.InstanceID) (tenement.Health, string, error) {
+	if _, err := b.store.Instance(ctx, id); err != nil {
+		return tenement.HealthUnknown, "", err
+	}
+	health, err := b.supervisor.Check(ctx, id)
+	switch {
+	case err != nil:
+		return health, err.Error(), nil
+	case health == tenement.HealthUnknown:
+		return health, "it is not running", nil
+	}
+	return health, "", nil
+}
+
+// Storage implements [api.Backend].
+func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (string, tenement.Bytes, error) {
+	if _, err := b.store.Instance(ctx, id); err != nil {
+		return "", 0, err
+	}
+	used, err := b.disk.Usage(id)
+	return filepath.Join(b.Config.DataDir, id.Service, id.Name), used, err
+}
+
+// Logs implements [api.Backend].
+func (b *backend) Logs(_ context.Context, q api.LogQuery) ([]api.LogLine, error) {
+	lines := b.logs.Tail(logs.Query{
+		Instance: q.Instance, Allowed: q.Visible, Level: logs.Level(q.Level),
+		Search: q.Search, Since: q.Since, Limit: q.Limit,
+	})
+	list := make([]api.LogLine, 0, len(lines))
+	for _, l := range lines {
+		list = append(list, api.LogLine{At: l.At, Instance: l.Instance, Level: string(l.Level), Text: l.Text})
+	}
+	return list, nil
+}
+
+// Ready implements [api.Backend].
+func (b *backend) Ready(ctx context.Context) error {
+	_, err := b.store.Events(ctx, 1)
+	return err
+}
+
+// Record implements [api.Backend].
+func (b *backend) Record(ctx context.Context, e tenement.Event) {
+	if err := b.store.AppendEvent(context.WithoutCancel(ctx), e); err != nil {
+		b.Log.Error("the audit log could not be written", "event", e, "error", err)
+	}
+}
+
+// rank says whether id can take traffic meant for its service.
+func (b *backend) rank(id tenement.InstanceID) route.Availability {
+	if st, ok := b.supervisor.Observe(id); ok {
+		switch st.State {
+		case tenement.Ready, tenement.Starting, tenement.Frozen:
+			return route.Awake
+		case tenement.Asleep, tenement.Draining, tenement.Stopping:
+			return route.CanWake
+		}
+		return route.Unavailable
+	}
+	row, err := b.store.Instance(b.ctx, id)
+	if err != nil || row.Suspended || time.Until(row.Failure.RetryAt) > 0 {
+		return route.Unavailable
+	}
+	return route.CanWake
+}
+
+// pick chooses the instance that answers for a service's own host.
+func (b *backend) pick(service string) (tenement.InstanceID, error) {
+	id, ok := b.weights.Pick(service, b.rank, nil)
+	if !ok {
+		return id, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "choose an instance of " + service,
+			Err:  errors.New("no instance has a weight"),
+			Hint: "give one a share of this host: ten weight " + service + ":ID 100",
+		}
+	}
+	return id, nil
+}
+
+// writeAdminToken leaves secret where the operator's scripts find it.
+func (b *backend) writeAdminToken(secret string) error {
+	path := filepath.Join(StateDir(b.Config.DataDir), adminTokenFile)
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, []byte(secret+"\n"), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}

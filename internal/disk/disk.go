@@ -1,0 +1,263 @@
+// Package disk gives every instance a private directory.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"tenement"
+)
+
+// private is the mode of every directory made here: its owner's alone.
+const private fs.FileMode = 0o700
+
+// Root is the directory below which instances have theirs, at
+// <root>/<service>/<name>. No method follows a symbolic link below it, wherever a
+// tenant planted one. All methods may be called concurrently.
+type Root struct {
+	path string
+	root *os.Root
+}
+
+// Open opens the directory path and makes it, with its parents, if it is missing.
+// Nothing is changed about one that exists: its mode is the operator's choice.
+// The error has CodeInternal.
+func Open(path string) (*Root, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, &tenement.Error{Code: tenement.CodeInternal, Op: "open data directory", Err: err}
+	}
+	if err := os.MkdirAll(path, private); err != nil {
+		return nil, openError(path, err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	return &Root{path: path, root: root}, nil
+}
+
+func openError(path string, err error) error {
+	return &tenement.Error{
+		Code: tenement.CodeInternal, Op: "open data directory", Err: err,
+		Hint: path + " must be a directory that this user may write to; choose another one with --data-dir",
+	}
+}
+
+// Close lets go of the directory. No other method may be called afterwards.
+func (r *Root) Close() error { return r.root.Close() }
+
+// Make makes the directory of id, if it is missing, and returns its absolute
+// path. Both it and its service's directory get mode 0700, whatever they had. A
+// file or a symbolic link in the place of either is CodeConflict, an id that is
+// no valid name CodeInvalid.
+func (r *Root) Make(id tenement.InstanceID) (string, error) {
+	const op = "make data directory of "
+	if err := check(id); err != nil {
+		return "", err
+	}
+	service, err := makeDir(r.root, id.Service)
+	if err != nil {
+		return "", r.fail(op, id, err)
+	}
+	defer service.Close()
+	dir, err := makeDir(service, id.Name)
+	if err != nil {
+		return "", r.fail(op, id, err)
+	}
+	defer dir.Close()
+	return r.dir(id), nil
+}
+
+// Empty removes everything in the directory of id, which stays. It is no error
+// if there is no such directory.
+func (r *Root) Empty(id tenement.InstanceID) error {
+	const op = "empty data directory of "
+	if err := check(id); err != nil {
+		return err
+	}
+	dir, err := r.openInstance(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return r.fail(op, id, err)
+	}
+	defer dir.Close()
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return r.fail(op, id, err)
+	}
+	var failed []error
+	for _, entry := range entries {
+		failed = append(failed, removeAll(dir, entry.Name()))
+	}
+	if err := errors.Join(failed...); err != nil {
+		return r.fail(op, id, err)
+	}
+	return nil
+}
+
+// Remove removes the directory of id and everything in it. It is no error if
+// there is none; a file or a symbolic link in its place is removed itself.
+func (r *Root) Remove(id tenement.InstanceID) error {
+	const op = "remove data directory of "
+	if err := check(id); err != nil {
+		return err
+	}
+	service, err := openDir(r.root, id.Service)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return r.fail(op, id, err)
+	}
+	defer service.Close()
+	if err := removeAll(service, id.Name); err != nil {
+		return r.fail(op, id, err)
+	}
+	return nil
+}
+
+// Usage is the sum of the sizes of the regular files below the directory of id,
+// as ls(1) shows them: holes count, directories and links do not, and a file with
+// two names counts twice. It is 0 if there is no such directory. Files that
+// vanish under way are no error.
+func (r *Root) Usage(id tenement.InstanceID) (tenement.Bytes, error) {
+	const op = "measure data directory of "
+	if err := check(id); err != nil {
+		return 0, err
+	}
+	dir, err := r.openInstance(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, r.fail(op, id, err)
+	}
+	defer dir.Close()
+	var total tenement.Bytes
+	err = fs.WalkDir(dir.FS(), ".", func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			var info fs.FileInfo
+			if info, err = entry.Info(); err == nil {
+				total += tenement.Bytes(info.Size())
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return 0, r.fail(op, id, err)
+	}
+	return total, nil
+}
+
+func (r *Root) dir(id tenement.InstanceID) string {
+	return filepath.Join(r.path, id.Service, id.Name)
+}
+
+func (r *Root) openInstance(id tenement.InstanceID) (*os.Root, error) {
+	service, err := openDir(r.root, id.Service)
+	if err != nil {
+		return nil, err
+	}
+	defer service.Close()
+	return openDir(service, id.Name)
+}
+
+func (r *Root) fail(op string, id tenement.InstanceID, err error) error {
+	failure := &tenement.Error{Code: tenement.CodeInternal, Op: op + id.String(), Err: err}
+	if errors.Is(err, errNotDirectory) {
+		failure.Code = tenement.CodeConflict
+		failure.Hint = "move what is in the place of " + r.dir(id) + " or of its parent out of the way"
+	}
+	return failure
+}
+
+func check(id tenement.InstanceID) error {
+	if err := tenement.CheckServiceName(id.Service); err != nil {
+		return err
+	}
+	return tenement.CheckInstanceName(id.Name)
+}
+
+var errNotDirectory = errors.New("not a directory")
+
+// openDir opens the directory that is in parent under name, itself: os.Root keeps
+// links from leading out of it, but follows those that stay within, and one from
+// alice to bob does.
+func openDir(parent *os.Root, name string) (*os.Root, error) {
+	entry, err := parent.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !entry.IsDir() {
+		return nil, fmt.Errorf("%s: %w", name, errNotDirectory)
+	}
+	dir, err := parent.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := dir.Stat(".")
+	if err == nil && !os.SameFile(entry, opened) {
+		err = fmt.Errorf("%s: replaced under way: %w", name, errNotDirectory)
+	}
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
+}
+
+// makeDir corrects the mode before it opens, because a directory that its owner
+// may not read cannot be opened by the owner either.
+func makeDir(parent *os.Root, name string) (*os.Root, error) {
+	if err := parent.Mkdir(name, private); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	entry, err := parent.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if entry.IsDir() && entry.Mode() != fs.ModeDir|private {
+		if err := parent.Chmod(name, private); err != nil {
+			return nil, err
+		}
+	}
+	return openDir(parent, name)
+}
+
+// removeAll removes name with everything below it. Whoever is not root cannot
+// empty a directory that lacks the write bit, and programs make such ones (Go's
+// module cache is full of them): they are given the bit, and there is a second try.
+func removeAll(parent *os.Root, name string) error {
+	err := parent.RemoveAll(name)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	unlock(parent, name)
+	return parent.RemoveAll(name)
+}
+
+// unlock makes the directory at path and those below it writable, as far as it
+// can: what it could not do shows when they are removed.
+func unlock(root *os.Root, path string) {
+	entry, err := root.Lstat(path)
+	if err != nil || !entry.IsDir() || root.Chmod(path, private) != nil {
+		return
+	}
+	entries, err := fs.ReadDir(root.FS(), path)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			unlock(root, filepath.Join(path, entry.Name()))
+		}
+	}
+}

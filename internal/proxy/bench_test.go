@@ -1,0 +1,93 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+
+	"tenement"
+	"tenement/internal/route"
+)
+
+func nowhere(string, string) route.Target { return route.Target{} }
+
+// blank is a response that is thrown away.
+type blank struct{ header http.Header }
+
+func (b *blank) Header() http.Header         { return b.header }
+func (b *blank) WriteHeader(int)             {}
+func (b *blank) Write(p []byte) (int, error) { return len(p), nil }
+func (b *blank) WriteString(s string) (int, error) {
+	return len(s), nil
+}
+
+// steady is a lease that costs nothing.
+type steady struct {
+	service   tenement.Service
+	transport tenement.Transport
+}
+
+func (s *steady) Service() *tenement.Service   { return &s.service }
+func (s *steady) Transport() http.RoundTripper { return s.transport }
+func (s *steady) Gone() <-chan struct{}        { return nil }
+func (s *steady) Release()                     {}
+
+// BenchmarkProxy sends small requests one after another over one connection:
+// without a proxy, through the standard library's, and through ours.
+func BenchmarkProxy(b *testing.B) {
+	kilobyte := []byte(strings.Repeat("x", 1024))
+	tenant := newTenant(b, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(kilobyte) })
+	transport := NewTransport(tenant.dial)
+	defer transport.CloseIdleConnections()
+	lease := &steady{transport: transport}
+	bare := &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "http", Host: upstreamHost})
+			p.Out.Host = p.In.Host
+			p.SetXForwarded()
+		},
+	}
+	ours := New(Config{
+		Lookup:  func(string, string) route.Target { return route.Target{Kind: route.Instance, ID: alice} },
+		Acquire: func(context.Context, tenement.InstanceID) (tenement.Lease, error) { return lease, nil },
+	})
+	direct := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(kilobyte) })
+	for _, bench := range []struct {
+		name    string
+		handler http.Handler
+	}{{"none", direct}, {"httputil", bare}, {"tenement", ours}} {
+		b.Run(bench.name, func(b *testing.B) {
+			server := httptest.NewUnstartedServer(nil)
+			server.Config = NewServer(bench.handler, New(Config{}).log)
+			server.Start()
+			defer server.Close()
+			client := server.Client()
+			b.ReportAllocs()
+			for b.Loop() {
+				res, err := client.Get(server.URL)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+		})
+	}
+}
+
+func BenchmarkUnknownHost(b *testing.B) {
+	h := New(Config{Lookup: nowhere})
+	r := httptest.NewRequest(http.MethodGet, "http://nobody.example.com/", nil)
+	w := &blank{header: http.Header{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		clear(w.header)
+		h.ServeHTTP(w, r)
+	}
+}

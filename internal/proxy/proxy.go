@@ -1,0 +1,165 @@
+// Package proxy serves tenant traffic: find the instance, take a lease, forward, release.
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"tenement"
+	"tenement/internal/route"
+)
+
+// defaultClientStall is nginx's client_body_timeout and send_timeout.
+const defaultClientStall = 60 * time.Second
+
+// copyBuffer is what a response is copied with; pooled, because every response needs one.
+const copyBuffer = 32 << 10
+
+// Config is what a [Handler] needs. Lookup, Pick and Acquire are required; all
+// functions are called concurrently.
+type Config struct {
+	// Lookup says what a host and a decoded path mean; without allocation, if
+	// unknown hosts are to cost nothing.
+	Lookup func(host, path string) route.Target
+
+	// Pick chooses the instance that answers for a service's own host.
+	Pick func(service string) (tenement.InstanceID, error)
+
+	// Acquire waits, as long as it sees fit and ctx lives, until the instance has
+	// a process that serves. Its errors are answered by their code.
+	Acquire func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error)
+
+	// MaxBody is the largest request body of a service, 0 for any, so that one
+	// which announces more is refused before it wakes anything. When nil, such a
+	// request is refused once the instance is awake.
+	MaxBody func(service string) tenement.Bytes
+
+	// Admin serves what Lookup calls [route.Admin]; when nil, nothing is there.
+	Admin http.Handler
+
+	// TrustedProxies may speak for their clients: what they say in X-Forwarded-*
+	// and Forwarded is kept and added to. Anybody else's is dropped.
+	TrustedProxies []netip.Prefix
+
+	// ClientStall is how long a client may leave us waiting, for the next piece of
+	// a request body before the response has begun, or with a write it does not
+	// take in. 0 means 60 s. Quiet streams are no stall.
+	ClientStall time.Duration
+
+	Log *slog.Logger // nil: nothing is logged
+}
+
+// Handler is the data path. It is safe for concurrent use and keeps nothing per
+// instance. It holds a lease from before the first byte is forwarded until the
+// exchange has wholly ended, an upgraded connection included.
+type Handler struct {
+	config  Config
+	log     *slog.Logger
+	buffers bufferPool
+}
+
+// New makes the handler.
+func New(c Config) *Handler {
+	if c.ClientStall <= 0 {
+		c.ClientStall = defaultClientStall
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Handler{config: c, log: c.Log}
+}
+
+// ServeHTTP answers one request. It panics with [http.ErrAbortHandler] when only
+// breaking the connection off tells the client the truth.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var out *responseWriter
+	defer func() {
+		if p := recover(); p != nil {
+			h.panicked(w, out, r, p)
+		}
+	}()
+
+	target := h.config.Lookup(r.Host, r.URL.Path)
+	if target.Kind == route.None || target.Kind == route.Admin && h.config.Admin == nil {
+		refuse(w, r, notFound)
+		return
+	}
+	if refusal := check(r); refusal != nil {
+		refuse(w, r, refusal)
+		return
+	}
+	if target.Kind == route.Admin {
+		out = newResponseWriter(w, r, h.config.ClientStall, func() {})
+		defer out.end()
+		h.config.Admin.ServeHTTP(out, r)
+		return
+	}
+	x := newExchange(h, w, r)
+	out = x.writer
+	defer x.end()
+	x.serve(target)
+}
+
+// check finds what must not be forwarded: CONNECT asks for a tunnel to anywhere,
+// and a space in the target (possible in HTTP/2) would become part of the
+// request line.
+func check(r *http.Request) *answer {
+	switch {
+	case r.Method == http.MethodConnect:
+		return notImplemented
+	case strings.Contains(r.RequestURI, " "):
+		return malformed
+	}
+	return nil
+}
+
+// panicked reports a panic of ours: once in the log, and as 500 if nothing was
+// said yet. It never lets an answer that was begun look complete.
+func (h *Handler) panicked(w http.ResponseWriter, out *responseWriter, r *http.Request, p any) {
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	h.log.Error("panic while serving a request",
+		"host", r.Host, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	if out != nil && out.begun() {
+		panic(http.ErrAbortHandler)
+	}
+	clear(w.Header())
+	refuse(w, r, internalError)
+}
+
+// reverseProxy forwards one exchange. What it would log says less than what the
+// exchange logs itself.
+func (h *Handler) reverseProxy(x *exchange) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite:        x.rewrite,
+		Transport:      x,
+		FlushInterval:  flushInterval,
+		ErrorHandler:   x.fail,
+		ModifyResponse: x.prepareResponse,
+		BufferPool:     &h.buffers,
+		ErrorLog:       discardLog,
+	}
+}
+
+var discardLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+
+// bufferPool is an [httputil.BufferPool].
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[copyBuffer]byte); ok {
+		return b[:]
+	}
+	return make([]byte, copyBuffer)
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBuffer]byte)(b)) }

@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"tenement"
+)
+
+// migrations lead from one version of the tables to the next: the nth makes
+// version n. One that was released is never changed; add another.
+var migrations = []string{
+	`
+CREATE TABLE instances (
+	service    TEXT NOT NULL CHECK (` + validLabel("service", "a-z0-9-") + `),
+	name       TEXT NOT NULL CHECK (` + validLabel("name", "a-z0-9_-") + `),
+	weight     INTEGER NOT NULL DEFAULT 0 CHECK (weight BETWEEN 0 AND 1000),
+	suspended  INTEGER NOT NULL DEFAULT 0,
+	created_at INTEGER NOT NULL,            -- times are Unix nanoseconds; 0 = none
+	crashes    TEXT NOT NULL DEFAULT '',    -- JSON array of times, oldest first
+	retry_at   INTEGER NOT NULL DEFAULT 0,
+	reason     TEXT NOT NULL DEFAULT '',
+	PRIMARY KEY (service, name)
+) STRICT, WITHOUT ROWID;
+
+-- What one tenant has in all services.
+CREATE INDEX instances_by_name ON instances (name, service);
+
+-- Read whole at every start, and small however many instances there are.
+CREATE INDEX instances_with_weight ON instances (service, name) WHERE weight > 0;
+
+-- What failed is listed with what is awake.
+CREATE INDEX instances_failed ON instances (service, name) WHERE retry_at > 0;
+
+-- No foreign key: a process whose instance was deleted must still be found, to end it.
+CREATE TABLE processes (
+	service    TEXT NOT NULL CHECK (` + validLabel("service", "a-z0-9-") + `),
+	name       TEXT NOT NULL CHECK (` + validLabel("name", "a-z0-9_-") + `),
+	pid        INTEGER NOT NULL,
+	start_time INTEGER NOT NULL,
+	boot_id    TEXT NOT NULL,
+	port       INTEGER NOT NULL,
+	cgroup     TEXT NOT NULL,
+	PRIMARY KEY (service, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tokens (
+	id         TEXT NOT NULL PRIMARY KEY CHECK (id <> ''),
+	hash       BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
+	tenant     TEXT NOT NULL,               -- '' = everything
+	created_at INTEGER NOT NULL,
+	expires_at INTEGER NOT NULL,
+	last_used  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE events (
+	id      INTEGER PRIMARY KEY,
+	at      INTEGER NOT NULL,
+	actor   TEXT NOT NULL,
+	action  TEXT NOT NULL,
+	target  TEXT NOT NULL,
+	outcome TEXT NOT NULL,
+	detail  TEXT NOT NULL
+) STRICT;
+`,
+}
+
+// validLabel is what tenement.CheckInstanceName checks, so that no other program
+// can put a name into the database that is dangerous as a path or a host. The
+// bytes are counted too, because length and GLOB stop at a NUL.
+func validLabel(column, characters string) string {
+	return fmt.Sprintf("length(%[1]s) BETWEEN 1 AND 63 AND length(CAST(%[1]s AS BLOB)) = length(%[1]s)"+
+		" AND %[1]s NOT GLOB '*[^%[2]s]*' AND %[1]s GLOB '[a-z0-9]*' AND %[1]s GLOB '*[a-z0-9]'", column, characters)
+}
+
+// migrate brings the tables to the last version, wholly or not at all.
+func migrate(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := migrateIn(ctx, tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+func migrateIn(ctx context.Context, tx *sql.Tx) error {
+	var version int
+	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return &tenement.Error{
+			Code: tenement.CodeConflict, Op: "migrate state",
+			Err:  fmt.Errorf("the database has version %d, this program knows up to %d", version, len(migrations)),
+			Hint: "a newer tenement wrote it: run that version, or restore the backup made before the upgrade",
+		}
+	}
+	for n, migration := range migrations[version:] {
+		if _, err := tx.ExecContext(ctx, migration); err != nil {
+			return fmt.Errorf("to version %d: %w", version+n+1, err)
+		}
+	}
+	if version == len(migrations) {
+		return nil
+	}
+	// A pragma takes no parameters.
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations)))
+	return err
+}

@@ -1,0 +1,78 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"tenement"
+)
+
+// afterCrash decides what the unasked end of a process means. The instance is in
+// Backoff.
+func (i *instance) afterCrash(ended *life) {
+	o := &i.own
+	exit := ended.process.Exit()
+	switch {
+	case o.goal == tenement.GoalBackoff: // we ended it for a fault, and said so to those who waited
+		i.crashed(errors.New(o.record.reason))
+	case !ended.wasReady:
+		i.startFailed(fmt.Errorf("%s before it was ready", exit))
+	case exit.Failed() || i.service.Restart.Mode == tenement.RestartAlways:
+		i.crashed(errors.New(exit.String()))
+	default: // it ended in good order: started again only for those who wait
+		i.note("%s", exit)
+		o.revive = false
+		i.retry()
+	}
+}
+
+// startFailed reports a start that came to nothing to all who waited for it.
+func (i *instance) startFailed(err error) {
+	i.failWaiters(i.unavailable(err, i.nextDelay()))
+	i.crashed(err)
+}
+
+// nextDelay is the back-off after one more crash.
+func (i *instance) nextDelay() time.Duration {
+	policy := i.service.Restart
+	count := i.own.record.recentCrashes(policy.Window) + 1
+	if count > policy.Max {
+		count++ // giving up comes with a wait in any case
+	}
+	return policy.Delay(count)
+}
+
+// crashed accounts for a crash: the next start comes after the back-off, or, with
+// the budget spent, when somebody asks after it.
+func (i *instance) crashed(err error) {
+	o := &i.own
+	delay := i.nextDelay()
+	count := o.record.addCrash(i.service.Restart.Window)
+	o.record.retryAt = time.Now().Add(delay)
+	o.record.reason = err.Error()
+	if count > i.service.Restart.Max {
+		i.note("%v; crash %d within %s: failed, no start for %s", err, count, i.service.Restart.Window, delay)
+		i.step(tenement.Deadline)
+		i.failWaiters(i.unavailable(err, delay))
+		i.settle()
+		return
+	}
+	i.note("%v", err)
+	i.publish()
+	if delay == 0 {
+		i.retry()
+		return
+	}
+	o.timer.Reset(delay)
+}
+
+// retry ends the back-off: with a start if it is to run or somebody waits, else asleep.
+func (i *instance) retry() {
+	if i.own.stopping || !i.own.revive && !i.wanted() {
+		i.step(tenement.Sleep)
+		i.settle()
+		return
+	}
+	i.begin(tenement.Retry)
+}

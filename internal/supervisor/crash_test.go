@@ -1,0 +1,234 @@
+package supervisor
+
+import (
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tenement"
+	"tenement/internal/runtime/runtimetest"
+)
+
+// bootTime is enough for a process that boots at once to be found ready.
+const bootTime = 2 * eagerProbe
+
+// Readiness is probed every eagerProbe during the first second, then every slowProbe.
+const (
+	eagerProbe = time.Millisecond
+	slowProbe  = 10 * time.Millisecond
+)
+
+var crash = tenement.Exit{Status: 1, Known: true}
+
+func TestCrashIsSeenAtOnceAndRestarted(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice).End(crash)
+		pass(bootTime)
+		w.wantState(alice, tenement.Ready)
+		w.wantStarts(alice, 2)
+	})
+}
+
+func TestRequestDuringCrashIsServed(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice).End(tenement.Exit{Status: -1, Signal: "killed", Known: true})
+		begin := time.Now()
+		lease := w.acquire(alice)
+		defer lease.Release()
+		select {
+		case <-lease.Gone():
+			t.Error("the lease is on the dead process")
+		default:
+		}
+		if took := time.Since(begin); took > 1100*time.Millisecond {
+			t.Errorf("took %s for a boot of 1 s", took)
+		}
+	}, booting(time.Second))
+}
+
+func TestBackoffGrowsAndTheBudgetEnds(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		for n, delay := range []time.Duration{0, time.Second, 2 * time.Second} {
+			w.fake.Live(alice)[0].End(crash)
+			if delay > 0 {
+				pass(delay - time.Millisecond)
+				w.wantState(alice, tenement.Backoff)
+			}
+			pass(time.Millisecond + bootTime)
+			w.wantState(alice, tenement.Ready)
+			w.wantStarts(alice, n+2)
+		}
+		w.fake.Live(alice)[0].End(crash)
+		pass(0)
+		w.wantState(alice, tenement.Failed)
+		if n := w.owners(); n != 0 {
+			t.Errorf("%d owners: what failed must cost no memory", n)
+		}
+		err := w.refused(alice, tenement.CodeUnavailable).(*tenement.Error) //nolint:errorlint // the outermost is meant
+		if err.RetryAfter != 8*time.Second {
+			t.Errorf("retry after %s", err.RetryAfter)
+		}
+		pass(err.RetryAfter)
+		w.wake(alice)
+		w.wantStarts(alice, 5)
+	})
+}
+
+func TestCrashesDecay(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		for range 10 {
+			w.fake.Live(alice)[0].End(crash)
+			pass(6 * time.Minute)
+			w.wantState(alice, tenement.Ready)
+		}
+	}, withService(func(s *tenement.Service) { s.Timeouts.Idle = 0 }))
+}
+
+func TestFailureIsRememberedAcrossSleep(t *testing.T) {
+	simulate(t, func(w *world) {
+		for range 3 {
+			w.refused(alice, tenement.CodeUnavailable)
+		}
+		begin := time.Now()
+		w.refused(alice, tenement.CodeUnavailable) // the fourth spends the budget
+		if took := time.Since(begin).Truncate(time.Second); took != 2*time.Second {
+			t.Errorf("the third back-off took %s", took)
+		}
+		w.wantState(alice, tenement.Failed)
+		starts := w.fake.Starts(alice)
+		for range 100 {
+			w.refused(alice, tenement.CodeUnavailable)
+		}
+		w.wantStarts(alice, starts)
+		if err := w.Stop(w.t.Context(), alice); err != nil { // the operator forgives
+			t.Fatal(err)
+		}
+		w.wantState(alice, tenement.Asleep)
+	}, always(runtimetest.Behaviour{Boot: time.Hour, ExitAfter: time.Millisecond, ExitStatus: 3}))
+}
+
+func TestRestartModes(t *testing.T) {
+	for _, test := range []struct {
+		mode   tenement.RestartMode
+		status int
+		want   tenement.State
+	}{
+		{tenement.RestartAlways, 0, tenement.Ready},
+		{tenement.RestartAlways, 1, tenement.Ready},
+		{tenement.RestartOnFailure, 0, tenement.Asleep},
+		{tenement.RestartOnFailure, 1, tenement.Ready},
+		{tenement.RestartNever, 0, tenement.Asleep},
+		{tenement.RestartNever, 1, tenement.Asleep},
+	} {
+		t.Run(string(test.mode)+" "+string(rune('0'+test.status)), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.wake(alice).End(tenement.Exit{Status: test.status, Known: true})
+				pass(bootTime)
+				w.wantState(alice, test.want)
+				pass(3 * time.Second)
+				w.acquire(alice).Release() // a request wakes it in any mode
+			}, withService(func(s *tenement.Service) { s.Restart.Mode = test.mode }))
+		})
+	}
+}
+
+// sick answers health checks with status, and everything else with 200.
+func sick(status *atomic.Int64) runtimetest.Behaviour {
+	return runtimetest.Behaviour{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" {
+			rw.WriteHeader(int(status.Load()))
+		}
+	})}
+}
+
+func withHealth(s *tenement.Service) { s.Health.Path = "/health" }
+
+func TestHealthDegradedUnhealthyRestart(t *testing.T) {
+	var status atomic.Int64
+	status.Store(200)
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		health := func(want tenement.Health, state tenement.State) {
+			t.Helper()
+			if st, _ := w.Observe(alice); st.Health != want || st.State != state {
+				t.Errorf("%s and %s, want %s and %s", st.Health, st.State, want, state)
+			}
+		}
+		pass(10*time.Second + time.Millisecond)
+		health(tenement.HealthHealthy, tenement.Ready)
+		status.Store(500)
+		pass(10 * time.Second)
+		health(tenement.HealthDegraded, tenement.Ready)
+		status.Store(204)
+		pass(10 * time.Second)
+		health(tenement.HealthHealthy, tenement.Ready)
+		status.Store(500)
+		pass(20 * time.Second)
+		health(tenement.HealthDegraded, tenement.Ready)
+		status.Store(200) // the next process is well, the third check of this one is due
+		w.wantStarts(alice, 1)
+		status.Store(503)
+		time.AfterFunc(10*time.Second+time.Millisecond, func() { status.Store(200) })
+		pass(10*time.Second + 10*time.Millisecond)
+		w.wantStarts(alice, 2)
+		health(tenement.HealthHealthy, tenement.Ready)
+	}, withService(withHealth), withScript(func(tenement.InstanceID, int) runtimetest.Behaviour { return sick(&status) }))
+}
+
+func TestUnhealthyForGoodFails(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		pass(5 * time.Minute)
+		w.wantState(alice, tenement.Failed)
+	}, withService(withHealth), withService(func(s *tenement.Service) { s.Timeouts.Idle = 0 }),
+		withScript(func(tenement.InstanceID, int) runtimetest.Behaviour {
+			var asked atomic.Int64
+			return runtimetest.Behaviour{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				if asked.Add(1) > 1 { // well when it starts, ill ever after
+					rw.WriteHeader(http.StatusInternalServerError)
+				}
+			})}
+		}))
+}
+
+func TestHangingHealthCheckDelaysNobody(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		w.wake(bob)
+		pass(59 * time.Second)
+		if st, _ := w.Observe(bob); st.Health != tenement.HealthHealthy {
+			t.Errorf("bob is %s", st.Health)
+		}
+		w.wantStarts(bob, 1)
+		begin := time.Now()
+		w.acquire(bob).Release()
+		if time.Since(begin) != 0 {
+			t.Errorf("bob waited %s", time.Since(begin))
+		}
+		if w.fake.Starts(alice) < 2 {
+			t.Error("alice, who hangs, was not restarted")
+		}
+	}, withService(withHealth), withScript(func(id tenement.InstanceID, _ int) runtimetest.Behaviour {
+		var asked atomic.Int64
+		return runtimetest.Behaviour{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if id == alice && asked.Add(1) > 1 {
+				<-r.Context().Done()
+			}
+		})}
+	}))
+}
+
+func TestWithoutHealthPathNothingIsChecked(t *testing.T) {
+	var requests atomic.Int64
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		pass(4 * time.Minute)
+		w.wantStarts(alice, 1)
+		if st, _ := w.Observe(alice); st.Health != tenement.HealthUnchecked || requests.Load() != 0 {
+			t.Errorf("health %s, %d requests", st.Health, requests.Load())
+		}
+	}, always(runtimetest.Behaviour{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) })}))
+}

@@ -1,0 +1,73 @@
+package supervisor
+
+import (
+	"fmt"
+	"time"
+
+	"tenement"
+)
+
+// One failed check makes an instance degraded, this many in a row unhealthy.
+const unhealthyAfter = 3
+
+// checkTimeout bounds one health check.
+const checkTimeout = 5 * time.Second
+
+// health is the state of an awake instance's checks. They have a clock of their own
+// per instance: one that hangs delays no other's.
+type health struct {
+	timer    *time.Timer
+	verdict  tenement.Health
+	failures int // in a row
+}
+
+func (i *instance) watchHealth() {
+	h := &i.own.health
+	h.failures = 0
+	if i.service.Health.Path == "" {
+		h.verdict = tenement.HealthUnchecked
+		return
+	}
+	h.verdict = tenement.HealthHealthy // it has just said so
+	h.timer.Reset(i.service.Health.Interval)
+}
+
+func (i *instance) stopHealth() {
+	i.own.health.timer.Stop()
+	if i.own.health.verdict != tenement.HealthUnhealthy {
+		i.own.health.verdict = tenement.HealthUnknown
+	}
+}
+
+// checkHealth asks once. The next check is due an interval after the answer.
+func (i *instance) checkHealth() {
+	if i.own.state == tenement.Ready {
+		go i.own.life.check(min(checkTimeout, i.service.Health.Interval))
+	}
+}
+
+func (i *instance) onChecked(err error) {
+	o := &i.own
+	if o.state != tenement.Ready || o.life.hasExited() {
+		return
+	}
+	h := &o.health
+	before := h.verdict
+	if err == nil {
+		h.failures, h.verdict, o.record.reason = 0, tenement.HealthHealthy, ""
+	} else {
+		h.failures++
+		h.verdict, o.record.reason = tenement.HealthDegraded, "health check failed: "+err.Error()
+	}
+	if h.failures >= unhealthyAfter {
+		h.verdict = tenement.HealthUnhealthy
+		i.note("%d health checks in a row failed; ending it: %v", h.failures, err)
+		i.misbehaved(fmt.Errorf("health check failed %d times: %w", h.failures, err))
+		return
+	}
+	if h.verdict != before {
+		i.note("%s", h.verdict)
+	}
+	i.publish()
+	h.timer.Reset(i.service.Health.Interval)
+}

@@ -1,0 +1,241 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"tenement"
+)
+
+// instance is the owner of one awake instance: a goroutine, run, that alone
+// changes its state. Others send it what to do through the inbox.
+type instance struct {
+	sup     *Supervisor
+	id      tenement.InstanceID
+	service *tenement.Service
+
+	inbox    chan func()
+	shutdown chan struct{} // closed when the daemon stops
+	poke     chan struct{} // receives when nobody holds the owner any more
+	held     atomic.Int64  // callers that need the owner to stay
+	waiting  atomic.Int64  // requests among them
+
+	serving   atomic.Pointer[life]            // where leases are to be had
+	published atomic.Pointer[tenement.Status] // what others see
+
+	own ownership
+}
+
+// ownership is what only the owner's goroutine reads and writes.
+type ownership struct {
+	state    tenement.State
+	goal     tenement.Goal
+	record   record
+	life     *life       // nil without a process
+	timer    *time.Timer // the end of the time allowed for the present state
+	freeSlot func()      // returns the admission slot; nil without one
+	revive   bool        // to be started again though nobody asks
+	stopping bool        // the daemon is
+	removal  *removal    // set while it is being deleted
+	health   health
+	waiters  []*waiter
+	enders   []chan<- error // told when no process is left
+}
+
+func newInstance(s *Supervisor, id tenement.InstanceID, service *tenement.Service) *instance {
+	i := &instance{
+		sup: s, id: id, service: service,
+		inbox:    make(chan func()),
+		shutdown: make(chan struct{}),
+		poke:     make(chan struct{}, 1),
+	}
+	i.own.timer = stoppedTimer()
+	i.own.health = health{timer: stoppedTimer(), verdict: tenement.HealthUnknown}
+	i.own.revive = s.pinned[id]
+	return i
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// run is the owner. It ends when there is neither a process nor anybody who wants one.
+func (i *instance) run() {
+	i.load()
+	shutdown := i.shutdown
+	for !i.finished() {
+		o := &i.own
+		select {
+		case do := <-i.inbox:
+			do()
+		case <-i.poke:
+		case <-shutdown:
+			shutdown = nil
+			i.stopForGood()
+		case i.slotWanted() <- struct{}{}:
+			i.start()
+		case err := <-o.life.events().probed:
+			i.onProbe(err)
+		case <-o.life.events().drained:
+			i.onDrained()
+		case err := <-o.life.events().released:
+			i.onEnded(err)
+		case err := <-o.life.events().checked:
+			i.onChecked(err)
+		case <-o.health.timer.C:
+			i.checkHealth()
+		case <-o.timer.C:
+			i.onDeadline()
+		}
+	}
+	i.own.timer.Stop()
+	i.own.health.timer.Stop()
+}
+
+// finished reports whether the owner may end, and if so has made it unreachable.
+func (i *instance) finished() bool {
+	switch i.own.state {
+	case tenement.Asleep, tenement.Suspended, tenement.Failed:
+		return i.sup.retire(i)
+	}
+	return false
+}
+
+// slotWanted is the admission queue while a start waits in it, else nil.
+func (i *instance) slotWanted() chan<- struct{} {
+	if i.own.state == tenement.Starting && i.own.life == nil {
+		return i.sup.slots
+	}
+	return nil
+}
+
+// events are the channels of a life; all nil, so never ready, without one.
+type events struct {
+	probed, checked, released <-chan error
+	drained                   <-chan struct{}
+}
+
+func (l *life) events() events {
+	if l == nil {
+		return events{}
+	}
+	return events{probed: l.probed, checked: l.checked, released: l.released, drained: l.gate.drained}
+}
+
+// step makes one transition and publishes it. A step that the table does not have
+// is a fault of ours: it is reported and nothing changes.
+func (i *instance) step(t tenement.Trigger) {
+	next, err := tenement.Next(i.own.state, t, i.own.goal)
+	if err != nil {
+		i.sup.Log.Error("illegal step", "instance", i.id, "error", err)
+		return
+	}
+	i.own.state = next
+	i.publish()
+}
+
+// publish makes the present state visible to others.
+func (i *instance) publish() {
+	o := &i.own
+	if !o.record.registered {
+		i.published.Store(nil)
+		return
+	}
+	st := &tenement.Status{
+		ID: i.id, State: o.state, Health: o.health.verdict,
+		Restarts: len(o.record.crashes), Reason: o.record.reason,
+		CreatedAt: o.record.createdAt,
+	}
+	if o.state == tenement.Backoff || o.state == tenement.Failed {
+		st.RetryAt = o.record.retryAt
+	}
+	if o.life != nil {
+		ref := o.life.process.Ref()
+		st.PID, st.Port, st.StartedAt = ref.PID, ref.Port, o.life.startedAt
+	}
+	i.published.Store(st)
+}
+
+// observe may be called by anyone. False: not registered, as far as is known.
+func (i *instance) observe() (tenement.Status, bool) {
+	published := i.published.Load()
+	if published == nil {
+		return tenement.Status{}, false
+	}
+	st := *published
+	st.Waiting = int(i.waiting.Load())
+	if l := i.serving.Load(); l != nil {
+		st.Leases = l.gate.count()
+		st.LastActive = l.gate.lastActive()
+	}
+	return st, true
+}
+
+// send has the owner do something. The caller must hold the owner.
+func (i *instance) send(ctx context.Context, do func()) error {
+	select {
+	case i.inbox <- do:
+		return nil
+	case <-ctx.Done():
+		return cause(ctx, i.id)
+	}
+}
+
+// ask has the owner do something that ends in an answer.
+func (i *instance) ask(ctx context.Context, do func(answer chan<- error)) error {
+	answer := make(chan error, 1)
+	if err := i.send(ctx, func() { do(answer) }); err != nil {
+		return err
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return cause(ctx, i.id)
+	}
+}
+
+// dismiss undoes summon.
+func (i *instance) dismiss() {
+	if i.held.Add(-1) > 0 {
+		return
+	}
+	select {
+	case i.poke <- struct{}{}:
+	default:
+	}
+}
+
+// cause is why ctx ended, as an error with a code.
+func cause(ctx context.Context, id tenement.InstanceID) error {
+	err := context.Cause(ctx)
+	var ours *tenement.Error
+	if errors.As(err, &ours) {
+		return err
+	}
+	return &tenement.Error{Code: tenement.CodeOf(err), Op: "wait for " + id.String(), Err: err}
+}
+
+// onDeadline: the time allowed for the present state is up.
+func (i *instance) onDeadline() {
+	switch i.own.state {
+	case tenement.Ready:
+		i.sleepIfIdle()
+	case tenement.Draining:
+		i.terminate()
+	case tenement.Stopping:
+		i.kill()
+	case tenement.Backoff:
+		i.retry()
+	}
+}
+
+// note writes a remark of ours into the instance's own log.
+func (i *instance) note(format string, args ...any) {
+	i.sup.Logs.Append(i.id, logLevel, "tenement: "+fmt.Sprintf(format, args...))
+}

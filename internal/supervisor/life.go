@@ -1,0 +1,183 @@
+package supervisor
+
+import (
+	"context"
+	"io"
+	"math"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"tenement"
+	"tenement/internal/probe"
+	tenruntime "tenement/internal/runtime"
+)
+
+// life is one process of an instance. It is the lease it hands out: taking one
+// allocates nothing.
+type life struct {
+	service   *tenement.Service
+	process   tenruntime.Process
+	transport tenement.Transport
+	output    []io.Closer
+	gate      gate
+	startedAt time.Time
+	wasReady  bool // the owner's
+
+	told     atomic.Bool     // it was told to end: its tree has until hurry to do so
+	hurry    context.Context // ends when the tree must be gone
+	hurryUp  context.CancelFunc
+	probed   chan error // the verdict of the readiness probe
+	checked  chan error // the verdict of one health check
+	released chan error // what Release said: all is over
+}
+
+var _ tenement.Lease = (*life)(nil)
+
+func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process, output []io.Closer) *life {
+	l := &life{
+		service:   service,
+		process:   p,
+		transport: s.Transport(p.Dial),
+		output:    output,
+		startedAt: time.Now(),
+		probed:    make(chan error, 1),
+		checked:   make(chan error, 1),
+		released:  make(chan error, 1),
+	}
+	l.gate.init()
+	l.hurry, l.hurryUp = context.WithCancel(s.lives)
+	return l
+}
+
+func (l *life) Service() *tenement.Service   { return l.service }
+func (l *life) Transport() http.RoundTripper { return l.transport }
+func (l *life) Gone() <-chan struct{}        { return l.process.Exited() }
+func (l *life) Release()                     { l.gate.leave() }
+
+// enter takes a lease, unless no more are given. The process may of course end in
+// the next instant: whoever holds a lease watches Gone.
+func (l *life) enter() bool { return !l.hasExited() && l.gate.enter() }
+
+func (l *life) hasExited() bool {
+	select {
+	case <-l.process.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+// probe finds out whether the process becomes ready within limit.
+func (l *life) probe(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(l.hurry, limit)
+	defer cancel()
+	l.probed <- probe.Ready(ctx, l.process.Dial, l.service.Health.Path)
+}
+
+// check asks the health path once.
+func (l *life) check(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(l.hurry, limit)
+	defer cancel()
+	l.checked <- probe.Check(ctx, l.process.Dial, l.service.Health.Path)
+}
+
+// watch sees the process out: no lease on what has ended, no tree left behind. One
+// that ended by itself has nothing to save; one that was told to has its time.
+func (l *life) watch() {
+	<-l.process.Exited()
+	l.gate.close()
+	if !l.told.Load() {
+		l.hurryUp()
+	}
+	l.transport.CloseIdleConnections()
+	err := l.process.Release(l.hurry)
+	l.hurryUp()
+	for _, w := range l.output {
+		_ = w.Close() // flushes a last line into memory
+	}
+	l.released <- err
+}
+
+// gate counts leases and can be closed to new ones, in one word, so that the
+// decision to sleep and the arrival of a request exclude each other.
+type gate struct {
+	leases  atomic.Int64  // the count; closed adds math.MinInt64
+	lastUse atomic.Int64  // nanoseconds on the clock of sinceStart, of the last leave
+	drained chan struct{} // receives when the last lease of a closed gate is returned
+}
+
+const gateClosed = math.MinInt64
+
+// processStart makes durations from the monotonic clock, which no change of the
+// wall clock can make jump.
+var processStart = time.Now()
+
+func (g *gate) init() {
+	g.drained = make(chan struct{}, 1)
+	g.touch()
+}
+
+func (g *gate) touch() { g.lastUse.Store(int64(time.Since(processStart))) }
+
+// idle is how long nobody has held a lease; 0 while somebody does.
+func (g *gate) idle() time.Duration {
+	if g.count() > 0 {
+		return 0
+	}
+	return time.Since(processStart) - time.Duration(g.lastUse.Load())
+}
+
+func (g *gate) lastActive() time.Time { return processStart.Add(time.Duration(g.lastUse.Load())) }
+
+func (g *gate) count() int { return int(g.leases.Load() &^ gateClosed) }
+
+func (g *gate) enter() bool {
+	for {
+		n := g.leases.Load()
+		if n < 0 {
+			return false
+		}
+		if g.leases.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (g *gate) leave() {
+	g.touch()
+	if g.leases.Add(-1) == gateClosed {
+		g.signal()
+	}
+}
+
+// close refuses new leases; drained receives once none is left. Closing again is harmless.
+func (g *gate) close() {
+	if g.leases.Or(gateClosed)&^gateClosed == 0 {
+		g.signal()
+	}
+}
+
+// closeIfIdle closes the gate only if nobody holds a lease at that instant.
+func (g *gate) closeIfIdle() bool {
+	if !g.leases.CompareAndSwap(0, gateClosed) {
+		return false
+	}
+	g.signal()
+	return true
+}
+
+func (g *gate) reopen() {
+	g.leases.And(math.MaxInt64)
+	select {
+	case <-g.drained:
+	default:
+	}
+}
+
+func (g *gate) signal() {
+	select {
+	case g.drained <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,101 @@
+package supervisor
+
+import (
+	"slices"
+	"time"
+
+	"tenement"
+)
+
+// record is what the registry knows of an instance, and what it is to be told.
+type record struct {
+	registered bool
+	suspended  bool
+	createdAt  time.Time
+	crashes    []time.Time // oldest first
+	retryAt    time.Time   // of Backoff and Failed
+	reason     string      // why it is not ready, for operators
+	saved      bool        // the registry holds a failure of it
+	broken     error       // the registry could not be read
+}
+
+// load reads the row. All else follows from the state that it leaves.
+func (i *instance) load() {
+	o := &i.own
+	row, err := i.sup.Store.Instance(i.sup.lives, i.id)
+	switch {
+	case tenement.CodeOf(err) == tenement.CodeNotFound:
+		return
+	case err != nil:
+		o.record.broken = err
+		return
+	}
+	o.record = record{
+		registered: true,
+		suspended:  row.Suspended,
+		createdAt:  row.CreatedAt,
+		crashes:    row.Failure.Crashes,
+		retryAt:    row.Failure.RetryAt,
+		reason:     row.Failure.Reason,
+		saved:      len(row.Failure.Crashes) > 0 || row.Failure.Reason != "",
+	}
+	o.state = RestingState(row)
+	i.publish()
+}
+
+// RestingState is the state of an instance that has no owner, from its row alone.
+func RestingState(row tenement.Instance) tenement.State {
+	switch {
+	case row.Suspended:
+		return tenement.Suspended
+	case !row.Failure.RetryAt.IsZero():
+		return tenement.Failed
+	}
+	return tenement.Asleep
+}
+
+func (r *record) recentCrashes(window time.Duration) int {
+	begin := time.Now().Add(-window)
+	r.crashes = slices.DeleteFunc(r.crashes, func(at time.Time) bool { return at.Before(begin) })
+	return len(r.crashes)
+}
+
+// maxCrashes bounds what is remembered. Further crashes change no delay any more.
+const maxCrashes = 32
+
+func (r *record) addCrash(window time.Duration) int {
+	r.recentCrashes(window)
+	r.crashes = append(r.crashes, time.Now())
+	if extra := len(r.crashes) - maxCrashes; extra > 0 {
+		r.crashes = slices.Delete(r.crashes, 0, extra)
+	}
+	return len(r.crashes)
+}
+
+// forgive forgets all crashes.
+func (r *record) forgive() {
+	r.crashes, r.retryAt, r.reason = nil, time.Time{}, ""
+}
+
+// saveFailure keeps the crashes of an instance that is about to lose its owner, so
+// that the budget and the back-off hold for whoever asks next.
+func (i *instance) saveFailure() {
+	r := &i.own.record
+	i.own.record.recentCrashes(i.service.Restart.Window)
+	var failure tenement.Failure
+	if len(r.crashes) > 0 {
+		failure = tenement.Failure{Crashes: r.crashes, Reason: r.reason}
+	}
+	if i.own.state == tenement.Failed {
+		failure.RetryAt = r.retryAt
+	}
+	worthSaving := len(failure.Crashes) > 0
+	if !r.registered || !worthSaving && !r.saved {
+		return
+	}
+	if err := i.sup.Store.SetFailure(i.sup.lives, i.id, failure); err != nil {
+		i.sup.Log.Error("record a failure", "instance", i.id, "error", err)
+		return
+	}
+	r.saved = worthSaving
+}

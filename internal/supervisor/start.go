@@ -1,0 +1,157 @@
+package supervisor
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"tenement"
+	"tenement/internal/logs"
+	tenruntime "tenement/internal/runtime"
+)
+
+// logLevel is where our own remarks about an instance go.
+const logLevel = logs.Stderr
+
+// slotTime bounds how long one start counts against max_starting. A program that
+// takes longer to come up mostly waits, and must not keep others from starting.
+const slotTime = 500 * time.Millisecond
+
+// begin puts a start into the admission queue.
+func (i *instance) begin(t tenement.Trigger) {
+	i.own.goal = tenement.GoalRun
+	i.step(t)
+}
+
+// start runs with the admission slot just obtained.
+func (i *instance) start() {
+	free := sync.OnceFunc(func() { <-i.sup.slots })
+	giveUp := time.AfterFunc(slotTime, free)
+	i.own.freeSlot = func() {
+		giveUp.Stop()
+		free()
+	}
+	l, err := i.launch()
+	if err != nil {
+		i.releaseSlot()
+		i.step(tenement.Exited)
+		i.startFailed(err)
+		return
+	}
+	i.own.life = l
+	go l.watch()
+	go l.probe(i.service.Timeouts.Startup)
+	i.publish()
+	// Written while the program boots, and before it may serve.
+	if err := i.sup.Store.PutProcess(i.sup.lives, i.id, l.process.Ref()); err != nil {
+		i.misbehaved(err)
+	}
+}
+
+// launch makes the process, or an error and nothing left behind.
+func (i *instance) launch() (*life, error) {
+	dir, err := i.sup.Disk.Make(i.id)
+	if err != nil {
+		return nil, err
+	}
+	rt := i.sup.Runtimes[i.service.Isolation]
+	if rt == nil {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "start " + i.id.String(),
+			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
+		}
+	}
+	stdout, stderr := i.sup.outputs(i.id)
+	p, err := rt.Start(i.sup.lives, tenruntime.Spec{
+		Instance: i.id, Service: i.service, DataDir: dir, Stdout: stdout, Stderr: stderr,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newLife(i.sup, i.service, p, []io.Closer{stdout, stderr}), nil
+}
+
+func (i *instance) releaseSlot() {
+	if i.own.freeSlot != nil {
+		i.own.freeSlot()
+		i.own.freeSlot = nil
+	}
+}
+
+// onProbe takes the verdict on a starting process. One that has exited meanwhile is
+// dealt with when its end is reported.
+func (i *instance) onProbe(err error) {
+	o := &i.own
+	if o.state != tenement.Starting || o.life.hasExited() {
+		return
+	}
+	if err != nil {
+		i.misbehaved(&tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "start " + i.id.String(),
+			Err:  errors.New("not ready within " + i.service.Timeouts.Startup.String() + ": " + err.Error()),
+			Hint: "raise startup_timeout, or see what it printed: ten logs " + i.id.String(),
+		})
+		return
+	}
+	i.releaseSlot()
+	o.life.wasReady = true
+	o.revive = i.service.Restart.Mode != tenement.RestartNever
+	o.record.reason = ""
+	o.life.gate.touch()
+	i.serving.Store(o.life)
+	i.watchHealth()
+	i.step(tenement.IsReady)
+	i.serveWaiters()
+	i.armIdle()
+}
+
+// misbehaved ends a process for a fault, with the same consequences as a crash.
+func (i *instance) misbehaved(err error) {
+	o := &i.own
+	o.record.reason = err.Error()
+	i.failWaiters(i.unavailable(err, i.nextDelay()))
+	o.goal = tenement.GoalBackoff
+	i.terminate()
+}
+
+// armIdle sets the timer to the earliest instant at which the instance can have
+// been idle for long enough.
+func (i *instance) armIdle() {
+	limit := i.service.Timeouts.Idle
+	if limit == 0 || i.sup.pinned[i.id] {
+		i.own.timer.Stop()
+		return
+	}
+	i.own.timer.Reset(max(limit-i.own.life.gate.idle(), time.Millisecond))
+}
+
+func (i *instance) sleepIfIdle() {
+	o := &i.own
+	if o.life.gate.idle() < i.service.Timeouts.Idle || !o.life.gate.closeIfIdle() {
+		i.armIdle()
+		return
+	}
+	o.goal = tenement.GoalIdle
+	i.step(tenement.Sleep)
+	select {
+	case do := <-i.inbox: // a request that came in this very instant calls it back
+		do()
+	default:
+	}
+	// The gate has said that it is drained: onDrained follows unless called back.
+}
+
+// callBack returns an instance that was going to sleep for want of traffic.
+func (i *instance) callBack() {
+	o := &i.own
+	o.life.gate.reopen()
+	if o.life.hasExited() {
+		o.life.gate.close() // its end is being reported
+		return
+	}
+	i.step(tenement.Wake)
+	o.goal = tenement.GoalRun
+	i.serveWaiters()
+	i.armIdle()
+}

@@ -1,0 +1,303 @@
+// Package supervisor keeps each instance in the state that its goal and its traffic
+// ask for; it is the only code that starts or stops processes.
+//
+// What is awake has one goroutine, its owner, which alone changes its state and is
+// reached through an inbox. What sleeps is a row in the store and nothing else.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tenement"
+	"tenement/internal/disk"
+	"tenement/internal/logs"
+	tenruntime "tenement/internal/runtime"
+	"tenement/internal/store"
+)
+
+// Config is what a supervisor works with. Every field but Log is required.
+type Config struct {
+	Store    *store.Store
+	Disk     *disk.Root
+	Logs     *logs.Buffer
+	Services map[string]*tenement.Service
+	Runtimes map[tenement.Isolation]tenruntime.Runtime
+	// Transport makes the connection pool of one process life.
+	Transport func(dial func(context.Context) (net.Conn, error)) tenement.Transport
+	// Pinned instances are registered, started with the supervisor and never put to
+	// sleep for want of traffic.
+	Pinned []tenement.InstanceID
+	// Deleted is told when an instance is no longer registered.
+	Deleted func(tenement.InstanceID)
+
+	MaxStarting int // processes being started at once; 0 = one per core, at least 2
+	MaxWaiting  int // requests held at once, in all
+	Log         *slog.Logger
+}
+
+// Supervisor owns every awake instance. Its methods may be called concurrently.
+type Supervisor struct {
+	Config
+	pinned  map[tenement.InstanceID]bool
+	slots   chan struct{} // one element per process being started
+	waiting atomic.Int64  // requests held, of all instances
+
+	mu     sync.RWMutex
+	awake  map[tenement.InstanceID]*instance
+	closed bool
+
+	owners sync.WaitGroup
+	// lives ends when processes may no longer be started or kept: after Run has
+	// stopped everything. It is not the context of any request or of Run.
+	lives context.Context
+	end   context.CancelFunc
+}
+
+// minStarting keeps one program that is slow to start from delaying all others.
+const minStarting = 2
+
+// New allocates; nothing runs before [Supervisor.Run].
+func New(c Config) *Supervisor {
+	if c.MaxStarting == 0 {
+		c.MaxStarting = max(runtime.NumCPU(), minStarting)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Supervisor{
+		Config: c,
+		pinned: make(map[tenement.InstanceID]bool),
+		slots:  make(chan struct{}, c.MaxStarting),
+		awake:  make(map[tenement.InstanceID]*instance),
+	}
+	for _, id := range c.Pinned {
+		s.pinned[id] = true
+	}
+	return s
+}
+
+// Run ends what an earlier daemon left behind, starts the pinned instances, and
+// blocks until ctx ends; then it puts every instance to sleep, all at once, and
+// waits for that. Call it once; other methods may be called when ready is closed.
+func (s *Supervisor) Run(ctx context.Context, ready chan<- struct{}) error {
+	s.lives, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	defer s.end()
+	if err := s.recover(ctx); err != nil {
+		return err
+	}
+	if err := s.registerPinned(ctx); err != nil {
+		return err
+	}
+	close(ready)
+	for _, id := range s.Pinned {
+		s.owners.Go(func() { s.keep(ctx, id) })
+	}
+	<-ctx.Done()
+	s.close()
+	s.owners.Wait()
+	return nil
+}
+
+func (s *Supervisor) registerPinned(ctx context.Context) error {
+	for _, id := range s.Pinned {
+		if _, err := s.Store.Register(ctx, id, time.Now()); err != nil {
+			return fmt.Errorf("register %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// keep starts a pinned instance. A failure is in the instance's own log and state.
+func (s *Supervisor) keep(ctx context.Context, id tenement.InstanceID) {
+	if err := s.Start(ctx, id); err != nil && ctx.Err() == nil {
+		s.Log.Warn("pinned instance did not start", "instance", id, "error", err)
+	}
+}
+
+// recover ends the processes that an earlier daemon recorded and did not stop. A
+// process that only has the pid of one of them is left alone.
+func (s *Supervisor) recover(ctx context.Context) error {
+	refs, err := s.Store.Processes(ctx)
+	if err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	for id, ref := range refs {
+		group.Go(func() { s.endLeftover(ctx, id, ref) })
+	}
+	group.Wait()
+	return nil
+}
+
+func (s *Supervisor) endLeftover(ctx context.Context, id tenement.InstanceID, ref tenement.Ref) {
+	log := s.Log.With("instance", id, "pid", ref.PID)
+	for _, rt := range s.Runtimes {
+		p, err := rt.Adopt(ctx, ref)
+		if tenement.CodeOf(err) == tenement.CodeNotFound {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(p.Kill(), endAfterKill(ctx, p))
+		}
+		if err != nil {
+			log.Error("cannot end what an earlier daemon left running", "error", err)
+			return // the record stays: the next start tries again
+		}
+		log.Info("ended what an earlier daemon left running")
+		break
+	}
+	if err := s.Store.DeleteProcess(ctx, id); err != nil {
+		log.Error("forget a process of an earlier daemon", "error", err)
+	}
+}
+
+func endAfterKill(ctx context.Context, p tenruntime.Process) error {
+	select {
+	case <-p.Exited():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	return p.Release(ended)
+}
+
+// close asks every owner to end its instance and refuses new ones.
+func (s *Supervisor) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, i := range s.awake {
+		close(i.shutdown)
+	}
+}
+
+// Acquire gives a lease on id's process, waking it if need be. The caller must
+// release it. The wait is bounded by ctx and by the service's wake timeout.
+//
+// Codes: not_found; suspended; unavailable, with RetryAfter, when it cannot be
+// started now; full when too many requests are held; timeout; canceled.
+func (s *Supervisor) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	if i := s.owner(id); i != nil {
+		if l := i.serving.Load(); l != nil && l.enter() {
+			return l, nil
+		}
+	}
+	return s.await(ctx, id)
+}
+
+// owner is the owner of id, or nil. It may end at any time: only summon holds it.
+func (s *Supervisor) owner(id tenement.InstanceID) *instance {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.awake[id]
+}
+
+// await is the slow half of Acquire: the instance is not ready.
+func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	service := s.Services[id.Service]
+	if service == nil {
+		return nil, unknown(id)
+	}
+	if s.waiting.Add(1) > int64(s.MaxWaiting) {
+		s.waiting.Add(-1)
+		return nil, &tenement.Error{
+			Code: tenement.CodeFull, Op: "wake " + id.String(),
+			Err:        fmt.Errorf("%d requests are waiting for instances already", s.MaxWaiting),
+			RetryAfter: time.Second,
+		}
+	}
+	defer s.waiting.Add(-1)
+	ctx, cancel := context.WithTimeoutCause(ctx, service.Timeouts.Wake, &tenement.Error{
+		Code: tenement.CodeTimeout, Op: "wake " + id.String(),
+		Err: fmt.Errorf("not ready within %s", service.Timeouts.Wake),
+	})
+	defer cancel()
+	i, err := s.summon(id)
+	if err != nil {
+		return nil, err
+	}
+	defer i.dismiss()
+	return i.wait(ctx)
+}
+
+// summon returns the owner of id, started if there is none, and holds it: it does
+// not end before dismiss. Whether id is registered at all is the owner's to find
+// out, so that one actor alone reads and writes about an instance.
+func (s *Supervisor) summon(id tenement.InstanceID) (*instance, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "wake " + id.String(),
+			Err: errors.New("the daemon is stopping"), RetryAfter: time.Second,
+		}
+	}
+	i := s.awake[id]
+	if i == nil {
+		i = newInstance(s, id, s.Services[id.Service])
+		s.awake[id] = i
+		s.owners.Go(i.run)
+	}
+	i.held.Add(1)
+	return i, nil
+}
+
+// retire removes an owner nobody holds; false means that somebody came in between.
+func (s *Supervisor) retire(i *instance) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i.held.Load() > 0 {
+		return false
+	}
+	delete(s.awake, i.id)
+	return true
+}
+
+func unknown(id tenement.InstanceID) error {
+	return &tenement.Error{
+		Code: tenement.CodeNotFound, Op: "find " + id.String(),
+		Err:  errors.New("no such instance"),
+		Hint: "register it: ten spawn " + id.String(),
+	}
+}
+
+// Awake lists the instances that have an owner now, in no order.
+func (s *Supervisor) Awake() []tenement.Status {
+	s.mu.RLock()
+	owners := make([]*instance, 0, len(s.awake))
+	for _, i := range s.awake {
+		owners = append(owners, i)
+	}
+	s.mu.RUnlock()
+	list := make([]tenement.Status, 0, len(owners))
+	for _, i := range owners {
+		if st, ok := i.observe(); ok {
+			list = append(list, st)
+		}
+	}
+	return list
+}
+
+// Observe is the status of id as its owner last published it; false when it has no
+// owner, in which case the registry says all there is.
+func (s *Supervisor) Observe(id tenement.InstanceID) (tenement.Status, bool) {
+	if i := s.owner(id); i != nil {
+		return i.observe()
+	}
+	return tenement.Status{}, false
+}
+
+// outputs are the writers for what an instance prints.
+func (s *Supervisor) outputs(id tenement.InstanceID) (stdout, stderr io.WriteCloser) {
+	return s.Logs.Writer(id, logs.Stdout), s.Logs.Writer(id, logs.Stderr)
+}
