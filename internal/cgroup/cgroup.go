@@ -118,14 +118,18 @@ func (g *Group) Kill() error {
 	return os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0)
 }
 
-// Freeze stops everything in the group, Thaw lets it go on (cgroup.freeze).
-func (g *Group) Freeze() error { return g.setFrozen("1") }
-
-// Thaw undoes Freeze.
-func (g *Group) Thaw() error { return g.setFrozen("0") }
-
-func (g *Group) setFrozen(value string) error {
-	return os.WriteFile(filepath.Join(g.dir, "cgroup.freeze"), []byte(value), 0)
+// Populated reports whether anything lives in the group. It counts what Processes no
+// longer lists, a process on its way out, and while it does the group cannot be
+// removed (cgroup-v2.rst, cgroup.events).
+func (g *Group) Populated() (bool, error) {
+	text, err := os.ReadFile(filepath.Join(g.dir, "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return strings.Contains(string(text), "populated 1"), nil
 }
 
 // Processes lists the pids in the group; none when the group is gone.

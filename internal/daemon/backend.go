@@ -92,9 +92,18 @@ func (b *backend) rows(ctx context.Context, q api.ListQuery) ([]tenement.Instanc
 	return rows[:min(len(rows), q.Limit)], nil
 }
 
+// row is what is registered of id, or an error that says how to register it.
+func (b *backend) row(ctx context.Context, id tenement.InstanceID) (tenement.Instance, error) {
+	row, err := b.store.Instance(ctx, id)
+	if tenement.CodeOf(err) == tenement.CodeNotFound {
+		err = supervisor.Unknown(id)
+	}
+	return row, err
+}
+
 // Instance implements [api.Backend].
 func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenement.Status, error) {
-	row, err := b.store.Instance(ctx, id)
+	row, err := b.row(ctx, id)
 	if err != nil {
 		return tenement.Status{}, err
 	}
@@ -194,7 +203,7 @@ func (b *backend) deleteOrphan(ctx context.Context, id tenement.InstanceID, purg
 
 // Health implements [api.Backend].
 func (b *backend) Health(ctx context.Context, id tenement.InstanceID) (tenement.Health, string, error) {
-	if _, err := b.store.Instance(ctx, id); err != nil {
+	if _, err := b.row(ctx, id); err != nil {
 		return tenement.HealthUnknown, "", err
 	}
 	health, err := b.supervisor.Check(ctx, id)
@@ -209,7 +218,7 @@ func (b *backend) Health(ctx context.Context, id tenement.InstanceID) (tenement.
 
 // Storage implements [api.Backend].
 func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (string, tenement.Bytes, error) {
-	if _, err := b.store.Instance(ctx, id); err != nil {
+	if _, err := b.row(ctx, id); err != nil {
 		return "", 0, err
 	}
 	used, err := b.disk.Usage(id)

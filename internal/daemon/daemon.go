@@ -10,10 +10,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -193,6 +196,7 @@ func (d *daemon) listen(ctx context.Context) error {
 // run starts the supervisor, then serves until ctx ends or a part breaks.
 func (d *daemon) run(ctx context.Context) error {
 	table := d.table()
+	//nolint:contextcheck // each request brings its own
 	apiServer := api.NewServer(api.Options{Backend: d.backend, Log: d.Log, Version: d.Version, URL: d.backend.URL})
 	front := proxy.NewServer(proxy.New(proxy.Config{
 		Lookup:  table.Lookup,
@@ -221,13 +225,10 @@ func (d *daemon) run(ctx context.Context) error {
 
 func (d *daemon) table() *route.Table {
 	c := d.Config
-	names := make([]string, 0, len(c.Services))
-	for name := range c.Services {
-		names = append(names, name)
-	}
 	return route.New(route.Config{
-		Domain: c.Domain, AdminHost: c.AdminHost, Services: names,
-		Default: c.Routing.Default, Subdomain: c.Routing.Subdomain, Path: c.Routing.Path,
+		Domain: c.Domain, AdminHost: c.AdminHost,
+		Services: slices.Collect(maps.Keys(c.Services)),
+		Default:  c.Routing.Default, Subdomain: c.Routing.Subdomain, Path: c.Routing.Path,
 	})
 }
 
@@ -270,6 +271,7 @@ func (d *daemon) shutdown(ctx context.Context, servers ...*http.Server) error {
 // announce tells a person what is served where, and how far tenants are kept apart.
 func (d *daemon) announce() {
 	fmt.Fprintf(d.Stdout, "listening on http://%s\n", d.front.Addr())
-	fmt.Fprintf(d.Stdout, "%d services below %s; isolation: process (tenants run as this daemon's user and are not protected from one another)\n",
-		len(d.Config.Services), d.Config.Domain)
+	names := slices.Sorted(maps.Keys(d.Config.Services))
+	fmt.Fprintf(d.Stdout, "serving %s below %s; isolation: process (tenants run as this daemon's user and are not protected from one another)\n",
+		strings.Join(names, ", "), d.Config.Domain)
 }

@@ -19,8 +19,15 @@ import (
 	"tenement/internal/api"
 	"tenement/internal/config"
 	"tenement/internal/daemon"
+	"tenement/internal/probe"
 	"tenement/internal/runtime/runtimetest"
 )
+
+func dialTo(address string) probe.Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
+}
 
 func TestMain(m *testing.M) {
 	runtimetest.TenantMain()
@@ -29,7 +36,7 @@ func TestMain(m *testing.M) {
 
 // site is one whole daemon with real tenants, in a directory of its own.
 type site struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string // the data directory
 	address string // of the front
 	api     *api.Client
@@ -55,15 +62,15 @@ func service(name, keys string, flags ...string) string {
 }
 
 // build starts a daemon for text that ends with the test.
-func build(t *testing.T, text string) *site {
+func build(t testing.TB, text string) *site {
 	t.Helper()
 	return buildIn(t, shortDir(t), text)
 }
 
 // shortDir is a directory whose path leaves room for a socket's (107 bytes).
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ten")
+	dir, err := os.MkdirTemp("", "ten") //nolint:usetesting // t.TempDir's paths are too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,13 +83,13 @@ func shortDir(t *testing.T) string {
 }
 
 // buildIn is build on a data directory that may have had a daemon before.
-func buildIn(t *testing.T, dir, text string) *site {
+func buildIn(t testing.TB, dir, text string) *site {
 	t.Helper()
 	c, err := config.Parse(filepath.Join(dir, "tenement.toml"), []byte(text), config.Overrides{DataDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	stdout, announce := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
@@ -111,7 +118,7 @@ func buildIn(t *testing.T, dir, text string) *site {
 	return s
 }
 
-func readAddress(t *testing.T, stdout io.Reader, done <-chan error) string {
+func readAddress(t testing.TB, stdout io.Reader, done <-chan error) string {
 	t.Helper()
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
@@ -147,7 +154,7 @@ func (s *site) spawn(ids ...string) {
 	}
 }
 
-func id(t *testing.T, text string) tenement.InstanceID {
+func id(t testing.TB, text string) tenement.InstanceID {
 	t.Helper()
 	parsed, err := tenement.ParseInstanceID(text)
 	if err != nil {
@@ -223,13 +230,13 @@ func (s *site) write(path, text string, mode os.FileMode) {
 }
 
 // gone waits for a process to be no more.
-func gone(t *testing.T, pid int) {
+func gone(t testing.TB, pid int) {
 	t.Helper()
 	runtimetest.Eventually(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !runtimetest.Alive(pid) })
 }
 
 // timeout is a context for requests that must not outlast the test.
-func timeout(t *testing.T, d time.Duration) context.Context {
+func timeout(t testing.TB, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)

@@ -112,7 +112,7 @@ func (h *Host) attributes(id tenement.InstanceID) (*cgroup.Group, *syscall.SysPr
 
 func (h *Host) warn(op string, err error) {
 	if err != nil {
-		h.log.Warn(op, "error", err)
+		h.log.Warn("something of an ended process is left", "operation", op, "error", err)
 	}
 }
 
@@ -216,8 +216,8 @@ func (p *hostProcess) signalGroup(sig syscall.Signal) error {
 // stragglers reports whether something of the tree is alive after its main process.
 func (p *hostProcess) stragglers() bool {
 	if p.group != nil {
-		pids, err := p.group.Processes()
-		return err == nil && len(pids) > 0
+		populated, err := p.group.Populated()
+		return err == nil && populated
 	}
 	return syscall.Kill(-p.ref.PID, 0) == nil
 }

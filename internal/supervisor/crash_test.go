@@ -66,8 +66,8 @@ func TestBackoffGrowsAndTheBudgetEnds(t *testing.T) {
 		if n := w.owners(); n != 0 {
 			t.Errorf("%d owners: what failed must cost no memory", n)
 		}
-		err := w.refused(alice, tenement.CodeUnavailable).(*tenement.Error) //nolint:errorlint // the outermost is meant
-		if err.RetryAfter != 8*time.Second {
+		err := w.refusal(alice)
+		if err.Code != tenement.CodeUnavailable || err.RetryAfter != 8*time.Second {
 			t.Errorf("retry after %s", err.RetryAfter)
 		}
 		pass(err.RetryAfter)

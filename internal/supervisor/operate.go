@@ -12,7 +12,7 @@ import (
 // operate has id's owner do something and waits for the answer.
 func (s *Supervisor) operate(ctx context.Context, id tenement.InstanceID, do func(i *instance, answer chan<- error)) error {
 	if s.Services[id.Service] == nil {
-		return unknown(id)
+		return Unknown(id)
 	}
 	i, err := s.summon(id)
 	if err != nil {
@@ -29,7 +29,7 @@ func ifRegistered(do func(i *instance, answer chan<- error)) func(*instance, cha
 		case r.broken != nil:
 			answer <- r.broken
 		case !r.registered || i.own.removal != nil:
-			answer <- unknown(i.id)
+			answer <- Unknown(i.id)
 		default:
 			do(i, answer)
 		}
@@ -66,7 +66,7 @@ func (i *instance) register() error {
 
 func (i *instance) registerOnRequest() error {
 	if i.service.Create != tenement.CreateOnRequest {
-		return unknown(i.id)
+		return Unknown(i.id)
 	}
 	return i.register()
 }
@@ -160,7 +160,7 @@ type removal struct{ purge bool }
 func (s *Supervisor) Delete(ctx context.Context, id tenement.InstanceID, purge bool) error {
 	return s.operate(ctx, id, ifRegistered(func(i *instance, answer chan<- error) {
 		i.own.removal = &removal{purge: purge}
-		i.failWaiters(unknown(id))
+		i.failWaiters(Unknown(id))
 		i.stop(tenement.GoalSleep, answer)
 	}))
 }

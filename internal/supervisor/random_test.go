@@ -31,7 +31,7 @@ func TestRandomTriggers(t *testing.T) {
 				var group sync.WaitGroup
 				for range 200 {
 					w.act(actions, &group)
-					time.Sleep(time.Duration(actions.Int64N(int64(2 * time.Second)))) //nolint:forbidigo // virtual time
+					time.Sleep(time.Duration(actions.Int64N(int64(2 * time.Second)))) // virtual
 					synctest.Wait()
 					w.invariants()
 				}

@@ -206,7 +206,7 @@ func (s *Supervisor) owner(id tenement.InstanceID) *instance {
 func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
 	service := s.Services[id.Service]
 	if service == nil {
-		return nil, unknown(id)
+		return nil, Unknown(id)
 	}
 	if s.waiting.Add(1) > int64(s.MaxWaiting) {
 		s.waiting.Add(-1)
@@ -263,7 +263,8 @@ func (s *Supervisor) retire(i *instance) bool {
 	return true
 }
 
-func unknown(id tenement.InstanceID) error {
+// Unknown is the error about an instance that is not registered: CodeNotFound.
+func Unknown(id tenement.InstanceID) error {
 	return &tenement.Error{
 		Code: tenement.CodeNotFound, Op: "find " + id.String(),
 		Err:  errors.New("no such instance"),

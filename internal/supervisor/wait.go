@@ -104,7 +104,7 @@ func (i *instance) refusal() error {
 	case o.stopping:
 		return i.unavailable(errors.New("the daemon is stopping"), time.Second)
 	case o.removal != nil:
-		return unknown(i.id)
+		return Unknown(i.id)
 	case !o.record.registered:
 		return i.registerOnRequest()
 	case o.record.suspended:
@@ -117,11 +117,15 @@ func (i *instance) refusal() error {
 	return nil
 }
 
+// suspendedRetry is what clients of a suspended instance are told to wait: only a
+// person ends that state.
+const suspendedRetry = time.Minute
+
 func suspended(id tenement.InstanceID) error {
 	return &tenement.Error{
 		Code: tenement.CodeSuspended, Op: "wake " + id.String(),
 		Err:  errors.New("it is suspended"),
-		Hint: "ten resume " + id.String(),
+		Hint: "ten resume " + id.String(), RetryAfter: suspendedRetry,
 	}
 }
 

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -206,16 +207,25 @@ func (w *world) wake(id tenement.InstanceID) *runtimetest.FakeProcess {
 }
 
 // refused acquires id and wants an error with code.
-func (w *world) refused(id tenement.InstanceID, code tenement.Code) error {
+func (w *world) refused(id tenement.InstanceID, code tenement.Code) {
+	w.t.Helper()
+	if got := w.refusal(id).Code; got != code {
+		w.t.Fatalf("acquire %s: code %s, want %s", id, got, code)
+	}
+}
+
+// refusal acquires id and wants an error of ours.
+func (w *world) refusal(id tenement.InstanceID) *tenement.Error {
 	w.t.Helper()
 	lease, err := w.Acquire(w.t.Context(), id)
 	if err == nil {
 		lease.Release()
 	}
-	if tenement.CodeOf(err) != code {
-		w.t.Fatalf("acquire %s: error %v (%s), want %s", id, err, tenement.CodeOf(err), code)
+	var ours *tenement.Error
+	if !errors.As(err, &ours) {
+		w.t.Fatalf("acquire %s: error %v, want one with a code", id, err)
 	}
-	return err
+	return ours
 }
 
 // state is id's, from its owner or from the registry.
@@ -262,6 +272,6 @@ func async[T any](do func() T) <-chan T {
 
 // pass lets virtual time go by; everything due is done when it returns.
 func pass(d time.Duration) {
-	time.Sleep(d) //nolint:forbidigo // virtual time inside a synctest bubble
+	time.Sleep(d) // virtual
 	synctest.Wait()
 }

@@ -149,7 +149,7 @@ func (b *bench) get(p runtime.Process, path string) string {
 }
 
 // Within fails the test unless c is closed, or receives, within half a minute.
-func Within[T any](t *testing.T, what string, c <-chan T) T {
+func Within[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -161,7 +161,7 @@ func Within[T any](t *testing.T, what string, c <-chan T) T {
 }
 
 // Eventually polls until ok, and fails the test after half a minute.
-func Eventually(t *testing.T, what string, ok func() bool) {
+func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -398,7 +398,7 @@ func testAdoptStranger(t *testing.T, b *bench) {
 }
 
 // Number reads a number from a tenant's answer.
-func Number(t *testing.T, text string) int {
+func Number(t testing.TB, text string) int {
 	t.Helper()
 	n, err := strconv.Atoi(text)
 	if err != nil {

@@ -1,0 +1,93 @@
+package cgroup_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tenement"
+	"tenement/internal/cgroup"
+)
+
+// open makes a tree for the test, or skips where there is none to be had.
+func open(t *testing.T) *cgroup.Tree {
+	t.Helper()
+	tree, err := cgroup.Open(fmt.Sprintf("tenement-test-%d-%s", os.Getpid(), t.Name()))
+	if err != nil {
+		if strings.Contains(os.Getenv("TENEMENT_REQUIRE"), "cgroup") {
+			t.Fatal(err)
+		}
+		t.Skipf("%v (run as root on a machine with a cgroup v2 hierarchy)", err)
+	}
+	t.Cleanup(func() {
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return tree
+}
+
+func TestKillEndsAllAndTheGroupCanGo(t *testing.T) {
+	t.Parallel()
+	tree := open(t)
+	for range 20 { // a group is busy for a moment after its processes have left the list
+		group, err := tree.New("api.alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := group.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		shell := exec.CommandContext(t.Context(), "sh", "-c", "setsid sleep 1000 & sleep 1000 & wait")
+		shell.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+		if err := shell.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := dir.Close(); err != nil {
+			t.Fatal(err)
+		}
+		pids, err := group.Processes()
+		if err != nil || !slices.Contains(pids, shell.Process.Pid) {
+			t.Errorf("processes %v without %d, %v", pids, shell.Process.Pid, err)
+		}
+		if err := group.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = shell.Wait() // killed: an error by design
+		for populated := true; populated; {
+			if populated, err = group.Populated(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := group.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if err := group.Remove(); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	}
+}
+
+func TestGroupThatIsGoneIsEmpty(t *testing.T) {
+	t.Parallel()
+	group := cgroup.At("/sys/fs/cgroup/no-such-group")
+	if populated, err := group.Populated(); populated || err != nil {
+		t.Errorf("%v, %v", populated, err)
+	}
+	if pids, err := group.Processes(); len(pids) > 0 || err != nil {
+		t.Errorf("%v, %v", pids, err)
+	}
+}
+
+func TestErrorSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	_, err := cgroup.Open("no/such/parent")
+	if tenement.CodeOf(err) != tenement.CodeUnavailable || tenement.HintOf(err) == "" {
+		t.Errorf("error %v, hint %q", err, tenement.HintOf(err))
+	}
+}

@@ -1,0 +1,257 @@
+// Package examples runs every example as its README says, under the real daemon.
+package examples
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The bounds are for a machine that is busy with everything else; nothing waits
+// for them when all is well.
+const (
+	startTimeout = 60 * time.Second // until the daemon says where it listens
+	stopTimeout  = 60 * time.Second // from SIGTERM to its end
+	httpTimeout  = 60 * time.Second // one request, a cold start included
+)
+
+// startLine precedes the daemon's address on its standard output.
+const startLine = "listening on "
+
+// root is where the programs lie for all tests of one run, laid out as in the
+// repository: <root>/bin/ten, <root>/bin/notes and <root>/examples, so that the
+// examples' configurations hold as they are shipped. TestMain sets it.
+var root string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tenement-examples-")
+	if err != nil {
+		panic(err)
+	}
+	root = dir
+	status := m.Run()
+	_ = os.RemoveAll(dir) // left-overs in the temporary directory are no failure
+	os.Exit(status)
+}
+
+// build fills root, once, for the first test that needs it.
+var build = sync.OnceValue(func() error {
+	for name, pkg := range map[string]string{"ten": "tenement/cmd/ten", "notes": "tenement/examples/notes"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(root, "bin", name), pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	return os.CopyFS(filepath.Join(root, "examples"), os.DirFS("../../examples"))
+})
+
+// require skips the test when program is missing, or fails it when
+// TENEMENT_REQUIRE, a comma-separated list, names the program.
+func require(t *testing.T, program, install string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	message := program + " is missing: " + install
+	if slices.Contains(strings.Split(os.Getenv("TENEMENT_REQUIRE"), ","), program) {
+		t.Fatal(message)
+	}
+	t.Skip(message)
+}
+
+func requirePython(t *testing.T) {
+	t.Helper()
+	require(t, "python3", "install Python 3.9 or newer (Debian: apt-get install python3)")
+}
+
+func requireNode(t *testing.T) {
+	t.Helper()
+	require(t, "node", "install Node.js 18 or newer (Debian: apt-get install nodejs)")
+}
+
+// daemon is a running `ten serve` of one example.
+type daemon struct {
+	t       *testing.T
+	ten     string // the binary
+	config  string
+	dataDir string
+	base    string // http://127.0.0.1:PORT
+	client  *http.Client
+}
+
+// start serves the named example on a free port, with a data directory of its
+// own, until the test ends.
+func start(t *testing.T, example string) *daemon {
+	t.Helper()
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{
+		t:       t,
+		ten:     filepath.Join(root, "bin", "ten"),
+		config:  filepath.Join(root, "examples", example, "tenement.toml"),
+		dataDir: t.TempDir(),
+		client: &http.Client{
+			Transport:     &http.Transport{},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			Timeout:       httpTimeout,
+		},
+	}
+	t.Cleanup(d.client.CloseIdleConnections)
+
+	// A command of its own, not CommandContext: the test's context ends before its
+	// clean-up, and would kill the daemon instead of letting it stop in order.
+	cmd := exec.Command(d.ten, "serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", "127.0.0.1:0")
+	output := &transcript{t: t}
+	cmd.Stderr = output
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := make(chan string, 1)
+	ended := make(chan error, 1)
+	go func() {
+		follow(stdout, output, address)
+		ended <- cmd.Wait()
+	}()
+	t.Cleanup(func() { d.stop(cmd, ended, output) })
+
+	select {
+	case d.base = <-address:
+	case err := <-ended:
+		ended <- err
+		t.Fatalf("the daemon ended before it served: %v", err)
+	case <-time.After(startTimeout):
+		t.Fatalf("the daemon did not print %q within %s", startLine, startTimeout)
+	}
+	return d
+}
+
+// follow copies the daemon's standard output and picks its address out of it.
+func follow(stdout io.Reader, output io.Writer, address chan<- string) {
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		_, _ = io.WriteString(output, lines.Text()+"\n") // a transcript never fails
+		if rest, ok := strings.CutPrefix(lines.Text(), startLine); ok {
+			select {
+			case address <- strings.Fields(rest)[0]:
+			default: // told already
+			}
+		}
+	}
+}
+
+// stop ends the daemon as an operator does and demands that it obeys.
+func (d *daemon) stop(cmd *exec.Cmd, ended <-chan error, output *transcript) {
+	defer output.close()
+	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+	select {
+	case err := <-ended:
+		if err != nil {
+			d.t.Errorf("the daemon ended with %v", err)
+		}
+	case <-time.After(stopTimeout):
+		_ = cmd.Process.Kill()
+		err := <-ended
+		d.t.Errorf("the daemon did not end within %s of SIGTERM and was killed: %v", stopTimeout, err)
+	}
+}
+
+// command runs one `ten` command against the daemon and gives what it printed.
+func (d *daemon) command(args ...string) string {
+	d.t.Helper()
+	cmd := exec.CommandContext(d.t.Context(), d.ten, append(args, "--config", d.config, "--data-dir", d.dataDir)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		d.t.Fatalf("ten %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String()
+}
+
+// answer is what came back for one request.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// do sends one request to the named host; header holds pairs of name and value.
+func (d *daemon) do(method, host, path, body string, header ...string) answer {
+	d.t.Helper()
+	req, err := http.NewRequestWithContext(d.t.Context(), method, d.base+path, strings.NewReader(body))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	req.Host = host
+	for pair := range slices.Chunk(header, 2) {
+		req.Header.Set(pair[0], pair[1])
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		d.t.Fatalf("%s %s%s: %v", method, host, path, err)
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		d.t.Fatalf("%s %s%s: %v", method, host, path, err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(content)}
+}
+
+// get is do for a plain GET that must answer with the status.
+func (d *daemon) get(status int, host, path string, header ...string) answer {
+	d.t.Helper()
+	return d.expect(status, http.MethodGet, host, path, "", header...)
+}
+
+// post is do for a POST of plain text that must answer 201.
+func (d *daemon) post(host, path, text string) answer {
+	d.t.Helper()
+	return d.expect(http.StatusCreated, http.MethodPost, host, path, text, "Content-Type", "text/plain")
+}
+
+func (d *daemon) expect(status int, method, host, path, body string, header ...string) answer {
+	d.t.Helper()
+	a := d.do(method, host, path, body, header...)
+	if a.status != status {
+		d.t.Fatalf("%s %s%s: status %d, want %d\n%s", method, host, path, a.status, status, a.body)
+	}
+	return a
+}
+
+// transcript passes the daemon's output to the test's log for as long as the
+// test may log.
+type transcript struct {
+	mu sync.Mutex
+	t  *testing.T // nil after close
+}
+
+func (w *transcript) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.t != nil {
+		w.t.Logf("ten: %s", bytes.TrimRight(p, "\n"))
+	}
+	return len(p), nil
+}
+
+func (w *transcript) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.t = nil
+}
