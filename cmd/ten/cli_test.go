@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -109,6 +108,7 @@ func TestChangesAreConfirmed(t *testing.T) {
 		"token revoke abc":                {0, "abc\n", ""},
 		"token ls":                        {0, "ID    SCOPE     CREATED   LAST USED   EXPIRES\nabc   alice     -         -           -\ndef   (admin)   -         -           -\n", ""},
 		"token-gen":                       {0, "ten_secret\n", "token abc, an admin's: it may do everything, and the newest is also in <data_dir>/.tenement/api_token; it does not expire and is not shown again\n"},
+		"weight api:alice 1000":           {0, "api:alice\n", ""},
 		"inspect api:nobody":              {3, "", "error: find it: /api/instances/api:nobody/storage\n"},
 	} {
 		got := ten(t, daemon, strings.Fields(line)...)
@@ -273,9 +273,9 @@ func TestAges(t *testing.T) {
 			t.Errorf("ago(%v) = %q, want %q", d, got, want)
 		}
 	}
-	got := fmt.Sprint(ago(time.Time{}, now), until(time.Time{}, now), until(now.Add(-1), now), until(now.Add(90*time.Second), now))
-	if got != "- - now in 1m" && got != "--nowin 1m" {
-		t.Errorf("got %q", got)
+	got := []string{ago(time.Time{}, now), until(time.Time{}, now), until(now.Add(-1), now), until(now.Add(90*time.Second), now)}
+	if diff := cmp.Diff([]string{"-", "-", "now", "in 1m"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

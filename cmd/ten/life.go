@@ -75,6 +75,9 @@ func (a *app) spawnCommand() *cobra.Command {
 		o := api.SpawnOptions{Wake: !noWake}
 		if cmd.Flags().Changed("weight") {
 			o.Weight = &weight
+			if err := tenement.CheckWeight(weight); err != nil {
+				return err
+			}
 		}
 		in, err := client.Spawn(ctx, id, o)
 		if err != nil {

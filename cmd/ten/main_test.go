@@ -21,6 +21,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		Cmds:               scriptCommands,
+		Condition:          scriptCondition,
 		RequireUniqueNames: true,
 	})
 }

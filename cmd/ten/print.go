@@ -23,7 +23,8 @@ func (a *app) printTable(rows [][]string) {
 		for i, cell := range row {
 			cells[i] = visible(cell)
 		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
+		// An empty last column would leave blanks at the end of the line.
+		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
 	_ = w.Flush() // nobody is left to tell that standard output is gone
 }
@@ -113,7 +114,7 @@ func until(t, now time.Time) string {
 	case t.Before(now):
 		return "now"
 	}
-	return "in " + rough(t.Sub(now))
+	return "in " + rough(t.Sub(now).Round(time.Second))
 }
 
 // size is n with a unit that people can read.

@@ -27,7 +27,7 @@ type app struct {
 // run is the whole program but for its signals; it returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{stdout: stdout, stderr: stderr}
-	root := a.rootCommand()
+	root := a.rootCommand() //nolint:contextcheck // a cobra command carries its context
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

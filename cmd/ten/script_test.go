@@ -2,12 +2,24 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// scriptCondition knows system-config: this machine has a configuration that every
+// command finds.
+func scriptCondition(name string) (bool, error) {
+	if name != "system-config" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	_, err := os.Stat(systemConfig)
+	return err == nil, nil
+}
 
 // statusCommand runs a program and checks its exit status, which ! cannot tell from
 // another failure: status 2 ten strat. Output is checked with stdout and stderr.

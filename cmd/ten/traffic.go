@@ -29,6 +29,9 @@ func (a *app) weightCommand() *cobra.Command {
 			if err != nil {
 				return usage(cmd, fmt.Errorf("%q is not a whole number", args[1]))
 			}
+			if err := tenement.CheckWeight(weight); err != nil {
+				return err
+			}
 			client, err := a.client()
 			if err != nil {
 				return err
@@ -45,6 +48,9 @@ func (a *app) deployCommand() *cobra.Command {
 	var weight int
 	timeout := span(time.Minute)
 	cmd := a.onInstance("deploy", "Start a version, wait until it is healthy, give it its weight", func(ctx context.Context, client *api.Client, id tenement.InstanceID) error {
+		if err := tenement.CheckWeight(weight); err != nil {
+			return err
+		}
 		fmt.Fprintf(a.stderr, "deploying %s; it gets weight %d once it is healthy\n", id, weight)
 		err := a.watch(ctx, client, id, func(ctx context.Context) error {
 			return client.Deploy(ctx, id, weight, time.Duration(timeout))

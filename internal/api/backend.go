@@ -13,8 +13,8 @@ import (
 //
 // The server has already decided that the caller may ask: a Backend checks no scopes.
 type Backend interface {
-	// Instances lists registered instances in order of their ids, as they compare
-	// as text "service:name".
+	// Instances lists registered instances in order of their ids. Fewer than q.Limit
+	// of them mean that there are no more.
 	Instances(ctx context.Context, q ListQuery) ([]tenement.Status, error)
 
 	// Instance is one registered instance, asleep or not.

@@ -211,13 +211,13 @@ func (b *fakeBackend) RevokeToken(_ context.Context, id string) error {
 }
 
 func (b *fakeBackend) Authenticate(_ context.Context, secret string) (tenement.Token, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note("authenticate")
 	hash, err := ParseToken(secret)
 	if err != nil {
 		return tenement.Token{}, err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.note("authenticate")
 	if t, ok := b.tokens[hash]; ok {
 		return t, nil
 	}

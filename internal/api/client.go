@@ -128,10 +128,8 @@ func (c *Client) unanswered(ctx context.Context, err error) error {
 			Code: tenement.CodeForbidden, Op: op, Err: cause(err),
 			Hint: "run it as root or as the daemon's user, or reach the daemon with --server and --token",
 		}
-	case c.unix:
-		return &tenement.Error{Code: tenement.CodeUnreachable, Op: op, Err: cause(err), Hint: hintServe}
 	}
-	return &tenement.Error{Code: tenement.CodeUnreachable, Op: op, Err: cause(err), Hint: hintServer + " If it is, " + hintServe}
+	return &tenement.Error{Code: tenement.CodeUnreachable, Op: op, Err: cause(err), Hint: hintServe}
 }
 
 // cause leaves out the request's URL, which for a socket is made up.

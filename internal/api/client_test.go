@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -185,9 +184,10 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
+	ours := overTCP(t, newTestServer(t, newFakeBackend()))
 	elsewhere := overTCP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/health" {
-			http.Redirect(w, r, "http://"+closed.Addr().String(), http.StatusFound)
+			http.Redirect(w, r, ours+"/health", http.StatusFound)
 			return
 		}
 		io.WriteString(w, "<html>")
@@ -196,15 +196,15 @@ func TestUnreachable(t *testing.T) {
 		target Target
 		hint   string
 	}{
-		"no socket":      {Target{Socket: filepath.Join(t.TempDir(), "none")}, "start it with: ten serve"},
-		"closed port":    {Target{Server: "http://" + closed.Addr().String()}, "start it with: ten serve"},
+		"no socket":      {Target{Socket: filepath.Join(t.TempDir(), "none")}, hintServe},
+		"closed port":    {Target{Server: "http://" + closed.Addr().String()}, hintServe},
 		"another server": {Target{Server: elsewhere}, hintServer},
 	} {
 		c := newTestClient(t, row.target)
 		_, health := c.DaemonHealth(t.Context())
 		_, list := c.Tokens(t.Context())
 		for _, err := range []error{health, list} {
-			if tenement.CodeOf(err) != tenement.CodeUnreachable || !strings.Contains(tenement.HintOf(err), row.hint) {
+			if tenement.CodeOf(err) != tenement.CodeUnreachable || tenement.HintOf(err) != row.hint {
 				t.Errorf("%s: %v, hint %q", name, err, tenement.HintOf(err))
 			}
 		}

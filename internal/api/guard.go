@@ -216,9 +216,6 @@ func readBody(w http.ResponseWriter, req *http.Request) error {
 	case err != nil:
 		return refusal(http.StatusBadRequest, "the body did not arrive whole", "")
 	}
-	req.Body = io.NopCloser(bytes.NewReader(body))
-	if err := control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
+	req.Body = io.NopCloser(bytes.NewReader(body)) // as huma reads it, it lifts the deadline
 	return nil
 }

@@ -82,8 +82,8 @@ func (r *route) operation() huma.Operation {
 	op := huma.Operation{
 		Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary,
 		Hidden: r.id == "",
-		// The guard has read the body already, within a bound of its own. A read
-		// deadline that huma left behind would cancel a request that takes longer.
+		// The guard has read the body already, within bounds of its own. -1 lifts the
+		// read deadline: left behind, it would cancel a request that takes longer.
 		BodyReadTimeout: -1,
 		MaxBodyBytes:    maxBody + 1,
 	}

@@ -57,7 +57,7 @@ func (s *Server) forgetFailures() {
 // callers are all kinds of senders, each with what it may do. Every request is about
 // api:alice.
 func callers(t *testing.T, b *fakeBackend, s *Server) []caller {
-	tcp := overTCP(t, s)
+	tcp, plain := overTCP(t, s), &http.Client{}
 	unprivileged := overSocket(t, s, 424242)
 	otherThanOpen := func(status int) func(access, route) int {
 		return func(a access, _ route) int {
@@ -70,17 +70,17 @@ func callers(t *testing.T, b *fakeBackend, s *Server) []caller {
 	everything := func(access, route) int { return worked }
 	stranger, _ := NewToken()
 	return []caller{
-		{"no token", http.DefaultClient, tcp, "", otherThanOpen(401)},
-		{"garbage", http.DefaultClient, tcp, "Bearer let-me-in", otherThanOpen(401)},
-		{"other scheme", http.DefaultClient, tcp, "Basic YTpi", otherThanOpen(401)},
-		{"unknown token", http.DefaultClient, tcp, "Bearer " + stranger, otherThanOpen(401)},
-		{"tenant's own", http.DefaultClient, tcp, "Bearer " + b.secret(t, "alice"), func(a access, _ route) int {
+		{"no token", plain, tcp, "", otherThanOpen(401)},
+		{"garbage", plain, tcp, "Bearer let-me-in", otherThanOpen(401)},
+		{"other scheme", plain, tcp, "Basic YTpi", otherThanOpen(401)},
+		{"unknown token", plain, tcp, "Bearer " + stranger, otherThanOpen(401)},
+		{"tenant's own", plain, tcp, "Bearer " + b.secret(t, "alice"), func(a access, _ route) int {
 			if a == adminOnly {
 				return 403
 			}
 			return worked
 		}},
-		{"other tenant", http.DefaultClient, tcp, "Bearer " + b.secret(t, "bob"), func(a access, r route) int {
+		{"other tenant", plain, tcp, "Bearer " + b.secret(t, "bob"), func(a access, r route) int {
 			switch {
 			case a == open, r.path == "/api/instances":
 				return worked
@@ -89,7 +89,7 @@ func callers(t *testing.T, b *fakeBackend, s *Server) []caller {
 			}
 			return 403
 		}},
-		{"admin", http.DefaultClient, tcp, "bearer " + b.secret(t, ""), everything},
+		{"admin", plain, tcp, "bearer " + b.secret(t, ""), everything},
 		{"local socket", socketClient(t, overSocket(t, s, -1)), "http://tenement", "", everything},
 		{"local root", socketClient(t, overSocket(t, s, 0)), "http://tenement", "", everything},
 		{"local other user", socketClient(t, unprivileged), "http://tenement", "", otherThanOpen(401)},
@@ -187,7 +187,7 @@ func TestChangesAreAdminsWork(t *testing.T) {
 func TestNothingElseIsServed(t *testing.T) {
 	t.Parallel()
 	b := newFakeBackend()
-	c := caller{client: http.DefaultClient, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "")}
+	c := caller{client: &http.Client{}, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "")}
 	for _, path := range []string{
 		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events",
 		"/api/logs/stream", "/api", "/api/instances/", "/api/instances/api:alice/", "/api/instances/api:alice/start/x",
@@ -224,6 +224,9 @@ func TestTenantSeesOnlyItsOwn(t *testing.T) {
 			t.Errorf("sees %+v", in)
 		}
 	}
+	if q, _ := b.lastAsked().(ListQuery); q.Name != "alice" {
+		t.Errorf("asked for %+v, which another's instances could fill", q)
+	}
 	if page, err = tenant.Instances(t.Context(), ListOptions{Name: "bob"}); err != nil || len(page.Instances) != 0 {
 		t.Errorf("asked for bob: %+v, %v", page, err)
 	}
@@ -235,6 +238,9 @@ func TestTenantSeesOnlyItsOwn(t *testing.T) {
 		if l.Instance.Name != "alice" {
 			t.Errorf("sees the line %+v", l)
 		}
+	}
+	if h, err := tenant.DaemonHealth(t.Context()); err != nil || h.Version != "" {
+		t.Errorf("sees %+v, %v", h, err)
 	}
 	// What is another's and what is nobody's look alike.
 	_, others := tenant.Instance(t.Context(), bob)

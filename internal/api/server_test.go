@@ -30,7 +30,7 @@ var (
 func TestOpenAPIDocument(t *testing.T) {
 	t.Parallel()
 	const golden = "testdata/openapi.json"
-	resp, err := http.Get(overTCP(t, newTestServer(t, newFakeBackend())) + "/api/openapi.json")
+	resp, err := (&http.Client{}).Get(overTCP(t, newTestServer(t, newFakeBackend())) + "/api/openapi.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestBadRequests(t *testing.T) {
 		"empty":            {body: ``, status: 400, says: "required"},
 		"other media type": {body: good, header: "Content-Type: text/plain", status: 415, says: "application/json"},
 		"no media type":    {body: good, header: "Content-Type: ", status: 415},
-		"too long":         {body: `{"process":"` + strings.Repeat("a", maxBody) + `","id":"carol"}`, status: 413},
+		"too long":         {body: `{"process":"` + strings.Repeat("a", maxBody) + `","id":"carol"}`, status: 413, says: "longer than"},
 		"another site":     {body: good, header: "Sec-Fetch-Site: cross-site", status: 403, says: "cross-origin"},
 		"another origin":   {body: good, header: "Origin: http://evil.example", status: 403, says: "cross-origin"},
 		"unknown query":    {path: "/api/instances/spawn?dry=1", body: good, status: 400, says: "query.dry"},
@@ -270,7 +270,11 @@ func TestLongOperation(t *testing.T) {
 		server := &http.Server{Handler: newTestServer(t, b)}
 		listener := &pipeListener{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
 		listener.conns <- far
-		go server.Serve(listener)
+		go func() {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+		}()
 		c := newTestClient(t, Target{Server: "http://tenement", Token: b.secret(t, "")})
 		c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }
 		if err := c.Deploy(t.Context(), bob, 100, time.Hour); err != nil {

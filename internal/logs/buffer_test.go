@@ -160,9 +160,9 @@ func TestLeastRecentlyWrittenIsDroppedFirst(t *testing.T) {
 func TestDefaultBoundsHold(t *testing.T) {
 	t.Parallel()
 	b := New(Limits{})
-	text := strings.Repeat("x", 5000)
-	for n := range 200 {
-		for range 60 {
+	text := strings.Repeat("x", 10_000)
+	for n := range 80 {
+		for range 27 {
 			b.Append(tenement.InstanceID{Service: "api", Name: fmt.Sprint("t", n)}, Stdout, text)
 		}
 	}
@@ -223,24 +223,24 @@ func TestEndlessLine(t *testing.T) {
 // TestHeapIsWhatIsCounted fills the buffer with what costs most beside the text,
 // and compares the heap with the bound.
 func TestHeapIsWhatIsCounted(t *testing.T) {
-	for name, fill := range map[string]func(*Buffer){
-		"many instances": func(b *Buffer) {
-			for n := range 100_000 {
-				b.Append(tenement.InstanceID{Service: "api", Name: strconv.Itoa(n)}, Stdout, "x")
-			}
-		},
-		"empty lines": func(b *Buffer) {
-			for n := range 400 {
-				b.Append(tenement.InstanceID{Service: "api", Name: strconv.Itoa(n)}, Stdout, strings.Repeat("\n", 3000))
-			}
-		},
+	const bound = 2 << 20
+	for name, c := range map[string]struct {
+		instances, rounds int
+		text              string
+	}{
+		"many instances": {20_000, 1, "x"},
+		"empty lines":    {100, 1, strings.Repeat("\n", 1100)},
+		"long lines":     {7, 30, strings.Repeat("x", maxLine-100)},
 	} {
 		before := heap()
-		b := New(Limits{})
-		fill(b)
-		grown := int64(heap()) - int64(before)
-		if grown > defaultTotal*5/4 {
-			t.Errorf("%s: %d bytes of heap for a bound of %d", name, grown, defaultTotal)
+		b := New(Limits{Total: bound})
+		for range c.rounds {
+			for n := range c.instances {
+				b.Append(tenement.InstanceID{Service: "api", Name: strconv.Itoa(n)}, Stdout, c.text)
+			}
+		}
+		if grown := int64(heap()) - int64(before); grown < bound/3 || grown > bound*5/4 {
+			t.Errorf("%s: %d bytes of heap for a bound of %d", name, grown, bound)
 		}
 		checkAccounts(t, b)
 	}

@@ -48,6 +48,7 @@ func TestLines(t *testing.T) {
 		"fits, no end":        {[]string{full}, []string{full}},
 		"too long":            {[]string{full + "y\nz\n"}, []string{full + cutMark, "z"}},
 		"too long, in pieces": {[]string{full, "y", "y", "\nz"}, []string{full + cutMark, "z"}},
+		"too long, lone cr":   {[]string{full + "\ry\n", full + "\r", "\r\n"}, []string{full + cutMark, full + cutMark}},
 		"too long, no end":    {[]string{full + "yy"}, []string{full + cutMark}},
 		"cut between runes":   {[]string{full[1:] + "…\n"}, []string{full[1:] + cutMark}},
 		"cut after a rune":    {[]string{full[3:] + "…y\n"}, []string{full[3:] + "…" + cutMark}},
@@ -139,7 +140,7 @@ func expectedLine(line string) string {
 func FuzzChunks(f *testing.F) {
 	full := strings.Repeat("x", maxLine)
 	for _, text := range []string{
-		"", "\n", "a\r\nb\n\n", "\r", "\r\r\n", "a\xff\xfeb", "…\xe2\x80", full, full + "\r\n", full + "y\nz", full[1:] + "…\n",
+		"", "\n", "a\r\nb\n\n", "\r", "\r\r\n", "a\xff\xfeb", "…\xe2\x80", full, full + "\r\n", full + "y\nz", full[1:] + "…\n", full + "\ry",
 	} {
 		f.Add(text, []byte{1, 2, 0, 255}, uint8(1))
 	}
