@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
+
+	"tenement"
+	"tenement/internal/cgroup"
 )
 
 // fewWatchers is the kernel's default, which a few programs that watch their own
@@ -51,13 +53,16 @@ func checkPorts(context.Context, *examination) []finding {
 }
 
 // checkCgroups warns only: without them a process tree is ended by its group, and
-// what left the group stays.
+// what left the group stays. It tries what the daemon would do, as the user who asks.
 func checkCgroups(context.Context, *examination) []finding {
-	text, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
-	if err != nil {
-		return found(verdictWarn, "this machine has no cgroup v2", "start it with systemd.unified_cgroup_hierarchy=1; without it, what a tenant starts in another process group outlives it")
+	tree, err := cgroup.Open(fmt.Sprintf("tenement-doctor-%d", os.Getpid()))
+	if err == nil {
+		err = tree.Close()
 	}
-	return found(verdictOK, "version 2, with "+strings.TrimSpace(string(text)), "")
+	if err != nil {
+		return found(verdictWarn, fmt.Sprintf("%v; what a tenant starts in another process group outlives it", err), tenement.HintOf(err))
+	}
+	return found(verdictOK, "the whole tree of a tenant's process can be ended", "")
 }
 
 func kernelNumber(path string) (uint64, error) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"tenement/internal/runtime"
 )
 
 // What one awake instance takes of the machine, about: log pipes, a process handle
@@ -20,13 +22,6 @@ const (
 // fewInstances is the number of awake instances that a small server's memory holds
 // anyway; a limit below it is worth a warning.
 const fewInstances = 1000
-
-// Tenants' ports end where the kernel's own range begins by default, as
-// internal/runtime has it.
-const (
-	firstTenantPort = 10240
-	lastTenantPort  = 32767
-)
 
 // allows is the finding about a limit that leaves room for n awake instances.
 func allows(n uint64, limit, hint string) []finding {
@@ -63,11 +58,11 @@ func portRange(text string) (first, last int, err error) {
 
 // portFinding judges the kernel's range for outgoing connections beside ours.
 func portFinding(first, last int) []finding {
-	if first <= lastTenantPort && last >= firstTenantPort {
-		return found(verdictWarn, fmt.Sprintf("outgoing connections use ports from %d to %d, and tenants those from %d to %d", first, last, firstTenantPort, lastTenantPort),
+	if first <= runtime.LastPort && last >= runtime.FirstPort {
+		return found(verdictWarn, fmt.Sprintf("outgoing connections use ports from %d to %d, and tenants those from %d to %d", first, last, runtime.FirstPort, runtime.LastPort),
 			"keep them apart: sysctl -w net.ipv4.ip_local_port_range='32768 60999'")
 	}
-	return found(verdictOK, fmt.Sprintf("%d for tenants, apart from those for outgoing connections", lastTenantPort-firstTenantPort+1), "")
+	return found(verdictOK, fmt.Sprintf("%d for tenants, apart from those for outgoing connections", runtime.LastPort-runtime.FirstPort+1), "")
 }
 
 // wholeNumber reads a file of the kernel with one number in it.

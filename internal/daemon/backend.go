@@ -41,42 +41,41 @@ func (b *backend) status(row tenement.Instance) tenement.Status {
 	return st
 }
 
-// Instances implements [api.Backend].
+// Instances implements [api.Backend]. Of what is awake it reads just those rows, and
+// the rows of what failed, however many others sleep.
 func (b *backend) Instances(ctx context.Context, q api.ListQuery) ([]tenement.Status, error) {
-	rows, err := b.rows(ctx, q)
+	filter := store.Filter{Service: q.Service, Name: q.Name, After: q.After, Limit: q.Limit, FailedOnly: q.AwakeOnly}
+	rows, err := b.store.Instances(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
 	list := make([]tenement.Status, 0, len(rows))
 	for _, row := range rows {
-		st := b.status(row)
-		if q.AwakeOnly && (st.State == tenement.Asleep || st.State == tenement.Suspended) {
-			continue
-		}
-		list = append(list, st)
+		list = append(list, b.status(row))
 	}
-	return list, nil
-}
-
-// rows reads the registry. For what is awake it reads just the rows of those, and of
-// what failed, however many others sleep.
-func (b *backend) rows(ctx context.Context, q api.ListQuery) ([]tenement.Instance, error) {
-	filter := store.Filter{Service: q.Service, Name: q.Name, After: q.After, Limit: q.Limit}
 	if !q.AwakeOnly {
-		return b.store.Instances(ctx, filter)
+		return list, nil
 	}
-	filter.FailedOnly = true
-	rows, err := b.store.Instances(ctx, filter)
+	awake, err := b.awake(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	seen := make(map[tenement.InstanceID]bool, len(rows))
-	for _, row := range rows {
-		seen[row.ID] = true
-	}
+	list = append(list, awake...)
+	slices.SortFunc(list, func(a, b tenement.Status) int { return a.ID.Compare(b.ID) })
+	list = slices.CompactFunc(list, func(a, b tenement.Status) bool { return a.ID == b.ID })
+	return list[:min(len(list), q.Limit)], nil
+}
+
+// awake lists what has an owner and is not about to lose it, in no order.
+func (b *backend) awake(ctx context.Context, q api.ListQuery) ([]tenement.Status, error) {
+	var list []tenement.Status
 	for _, st := range b.supervisor.Awake() {
 		id := st.ID
-		if seen[id] || q.Service != "" && id.Service != q.Service || q.Name != "" && id.Name != q.Name || id.Compare(q.After) <= 0 {
+		switch {
+		case st.State == tenement.Asleep || st.State == tenement.Suspended,
+			q.Service != "" && id.Service != q.Service,
+			q.Name != "" && id.Name != q.Name,
+			id.Compare(q.After) <= 0:
 			continue
 		}
 		row, err := b.store.Instance(ctx, id)
@@ -86,10 +85,10 @@ func (b *backend) rows(ctx context.Context, q api.ListQuery) ([]tenement.Instanc
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, row)
+		st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
+		list = append(list, st)
 	}
-	slices.SortFunc(rows, func(a, b tenement.Instance) int { return a.ID.Compare(b.ID) })
-	return rows[:min(len(rows), q.Limit)], nil
+	return list, nil
 }
 
 // row is what is registered of id, or an error that says how to register it.

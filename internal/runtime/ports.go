@@ -12,12 +12,12 @@ import (
 	"tenement"
 )
 
-// Ports for tenants lie below the kernel's range for outgoing connections
-// (ip_local_port_range, 32768 by default): one from that range could be taken by
-// any connection between our test and the tenant's bind.
+// FirstPort to LastPort are for tenants. They lie below the kernel's range for
+// outgoing connections (ip_local_port_range, 32768 by default): one from that range
+// could be taken by any connection between our test and the tenant's bind.
 const (
-	firstPort = 10240
-	lastPort  = 32767
+	FirstPort = 10240
+	LastPort  = 32767
 )
 
 // portPool hands out loopback ports. A port stays taken until the whole tree of
@@ -32,13 +32,13 @@ type portPool struct {
 func newPortPool() *portPool {
 	return &portPool{
 		taken: make(map[int]bool),
-		next:  firstPort + rand.IntN(lastPort-firstPort+1), // two daemons on one machine seldom meet
+		next:  FirstPort + rand.IntN(LastPort-FirstPort+1), // two daemons on one machine seldom meet
 	}
 }
 
 // take reserves a port nobody listens on, or fails with CodeFull.
 func (p *portPool) take() (int, error) {
-	for range lastPort - firstPort + 1 {
+	for range LastPort - FirstPort + 1 {
 		port, ok := p.reserveNext()
 		if !ok {
 			continue
@@ -54,7 +54,7 @@ func (p *portPool) take() (int, error) {
 	}
 	return 0, &tenement.Error{
 		Code: tenement.CodeFull, Op: "look for a free port",
-		Err: fmt.Errorf("all ports from %d to %d are in use", firstPort, lastPort),
+		Err: fmt.Errorf("all ports from %d to %d are in use", FirstPort, LastPort),
 	}
 }
 
@@ -76,8 +76,8 @@ func (p *portPool) reserveNext() (int, bool) {
 	defer p.mu.Unlock()
 	port := p.next
 	p.next++
-	if p.next > lastPort {
-		p.next = firstPort
+	if p.next > LastPort {
+		p.next = FirstPort
 	}
 	if p.taken[port] {
 		return 0, false

@@ -1,4 +1,4 @@
-package examples
+package e2e
 
 import (
 	"encoding/json"

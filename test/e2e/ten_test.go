@@ -1,5 +1,6 @@
-// Package examples runs every example as its README says, under the real daemon.
-package examples
+// Package e2e runs the real binary as its users do: the examples, the commands of the
+// documents, and the accidents that a daemon must survive.
+package e2e
 
 import (
 	"bufio"
@@ -35,7 +36,7 @@ const startLine = "listening on "
 var root string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "tenement-examples-")
+	dir, err := os.MkdirTemp("", "tenement-e2e-")
 	if err != nil {
 		panic(err)
 	}
@@ -89,11 +90,20 @@ type daemon struct {
 	dataDir string
 	base    string // http://127.0.0.1:PORT
 	client  *http.Client
+	process *os.Process
+	killed  bool // by the test itself: how it ends is no fault
 }
 
 // start serves the named example on a free port, with a data directory of its
 // own, until the test ends.
 func start(t *testing.T, example string) *daemon {
+	t.Helper()
+	return startConfig(t, filepath.Join(root, "examples", example, "tenement.toml"), t.TempDir())
+}
+
+// startConfig serves a configuration on a data directory that may have had a daemon
+// before.
+func startConfig(t *testing.T, config, dataDir string) *daemon {
 	t.Helper()
 	if err := build(); err != nil {
 		t.Fatal(err)
@@ -101,8 +111,8 @@ func start(t *testing.T, example string) *daemon {
 	d := &daemon{
 		t:       t,
 		ten:     filepath.Join(root, "bin", "ten"),
-		config:  filepath.Join(root, "examples", example, "tenement.toml"),
-		dataDir: t.TempDir(),
+		config:  config,
+		dataDir: dataDir,
 		client: &http.Client{
 			Transport:     &http.Transport{},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -123,6 +133,7 @@ func start(t *testing.T, example string) *daemon {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	d.process = cmd.Process
 	address := make(chan string, 1)
 	ended := make(chan error, 1)
 	go func() {
@@ -161,7 +172,7 @@ func (d *daemon) stop(cmd *exec.Cmd, ended <-chan error, output *transcript) {
 	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	select {
 	case err := <-ended:
-		if err != nil {
+		if err != nil && !d.killed {
 			d.t.Errorf("the daemon ended with %v", err)
 		}
 	case <-time.After(stopTimeout):

@@ -1,0 +1,214 @@
+package e2e
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tenement/internal/store" // and with it the SQLite driver
+)
+
+// status is a line of /proc/PID/status, or "" when there is no such process.
+func status(t *testing.T, pid int, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if os.IsNotExist(err) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func requireLinux(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("needs /proc: Linux only")
+	}
+}
+
+// pid is the process of an instance, as the daemon knows it.
+func (d *daemon) pid(id string) int {
+	d.t.Helper()
+	for line := range strings.Lines(d.command("inspect", id)) {
+		if value, ok := strings.CutPrefix(line, "pid "); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(value))
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			return pid
+		}
+	}
+	d.t.Fatalf("%s has no process", id)
+	return 0
+}
+
+func TestKilledDaemon(t *testing.T) {
+	t.Parallel()
+	requireLinux(t)
+	first := start(t, "notes")
+	first.command("spawn", "notes:alice")
+	first.command("spawn", "notes:bob", "--no-wake")
+	first.command("weight", "notes:alice", "70")
+	first.post("alice.notes.localhost", "/notes", "written before")
+	orphan := first.pid("notes:alice")
+
+	first.killed = true
+	if err := first.process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	waitGone(t, first.process.Pid)
+	if status(t, orphan, "State") == "" {
+		t.Fatal("the tenant ended with the daemon: the test shows nothing")
+	}
+
+	second := startConfig(t, first.config, first.dataDir)
+	waitGone(t, orphan)
+	if got := second.get(http.StatusOK, "alice.notes.localhost", "/notes").body; !strings.Contains(got, "written before") {
+		t.Errorf("notes %s", got)
+	}
+	if second.pid("notes:alice") == orphan {
+		t.Error("the orphan serves")
+	}
+	if got := second.command("inspect", "notes:alice"); !strings.Contains(got, "70") {
+		t.Errorf("the weight is lost:\n%s", got)
+	}
+	second.get(http.StatusOK, "bob.notes.localhost", "/notes")
+	second.get(http.StatusOK, "notes.localhost", "/notes")
+}
+
+// waitGone polls until pid is no process, or only a zombie that waits for its parent.
+func waitGone(t *testing.T, pid int) {
+	t.Helper()
+	deadline := time.After(stopTimeout)
+	for tick := time.Tick(5 * time.Millisecond); ; {
+		if state := status(t, pid, "State"); state == "" || strings.HasPrefix(state, "Z") {
+			return
+		}
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatalf("process %d is still there", pid)
+		}
+	}
+}
+
+// residentKB is the daemon's memory.
+func (d *daemon) residentKB() int {
+	d.t.Helper()
+	kb, err := strconv.Atoi(strings.TrimSuffix(status(d.t, d.process.Pid, "VmRSS"), " kB"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return kb
+}
+
+// register fills the registry of a data directory that no daemon serves, all at once:
+// one by one takes longer than the test has.
+func register(t *testing.T, dataDir string, n int) {
+	t.Helper()
+	dir := filepath.Join(dataDir, ".tenement")
+	s, err := store.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), `
+		WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?)
+		INSERT INTO instances (service, name, created_at) SELECT 'notes', 'customer' || n, 1 FROM numbers`, n)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSleepingInstancesCostNoMemory: within 10 MB of what it is with ten.
+func TestSleepingInstancesCostNoMemory(t *testing.T) {
+	t.Parallel()
+	requireLinux(t)
+	if testing.Short() {
+		t.Skip("registers 100,000 instances: run without -short")
+	}
+	used := map[int]int{}
+	for _, n := range []int{10, 100_000} {
+		dir := t.TempDir()
+		register(t, dir, n)
+		d := startConfig(t, filepath.Join(root, "examples", "notes", "tenement.toml"), dir)
+		for i := range 5 {
+			d.get(http.StatusOK, fmt.Sprintf("customer%d.notes.localhost", i*n/5), "/notes")
+		}
+		d.command("ps", "-a")
+		used[n] = d.residentKB()
+	}
+	t.Logf("resident kB by number registered: %v", used)
+	if more := used[100_000] - used[10]; more > 10<<10 {
+		t.Errorf("100,000 sleeping instances cost %d kB", more)
+	}
+}
+
+func TestUnknownHostsLeaveNothing(t *testing.T) {
+	t.Parallel()
+	requireLinux(t)
+	d := start(t, "notes")
+	d.command("spawn", "notes:alice", "--no-wake")
+	ask := func(n int) {
+		for range n {
+			host := fmt.Sprintf("x%d.notes.localhost", rand.Uint64())
+			d.get(http.StatusNotFound, host, "/")
+		}
+	}
+	ask(1000) // what the first requests of all allocate is not theirs
+	before := d.residentKB()
+	ask(10_000)
+	if more := d.residentKB() - before; more > 4<<10 {
+		t.Errorf("10,000 unknown hosts cost %d kB", more)
+	}
+	entries, err := os.ReadDir(d.dataDir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("in the data directory: %v, %v; want the daemon's own state alone", entries, err)
+	}
+	if out := d.command("ps", "-a"); strings.Count(out, "\n") != 2 {
+		t.Errorf("registered:\n%s", out)
+	}
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	requireLinux(t)
+	d := start(t, "notes")
+	d.command("spawn", "notes:alice")
+	tenant := d.pid("notes:alice")
+	if err := syscall.Kill(tenant, syscall.SIGSTOP); err != nil { // it takes no SIGTERM now
+		t.Fatal(err)
+	}
+	d.killed = true
+	if err := d.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitGone(t, d.process.Pid)
+	startConfig(t, d.config, d.dataDir) // ends what is left
+	waitGone(t, tenant)
+}
