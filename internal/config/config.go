@@ -3,6 +3,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +17,7 @@ import (
 
 // maxFileBytes bounds what [Load] reads: far above any real file, far below
 // what a wrong path such as a log or a device could hold.
-const maxFileBytes = 1 << 20
+const maxFileBytes = 256 << 10
 
 // Config is what one file says, with every default filled in. It is not changed
 // after it was made, so it may be shared between goroutines.
@@ -70,11 +71,13 @@ func Load(path string, o Overrides) (*Config, error) {
 // Parse is [Load] for a text that was read before. The name is what mistakes are
 // reported under; relative paths in the text are relative to its directory.
 // Parse touches no file. Every error has CodeInvalid and wraps [Mistakes].
+// Load and Parse may be called concurrently.
 func Parse(name string, text []byte, o Overrides) (*Config, error) {
 	path, err := filepath.Abs(name)
 	if err != nil {
 		return nil, invalid(fmt.Errorf("find the directory of %s: %w", name, err), "")
 	}
+	text = bytes.TrimPrefix(text, []byte("\xEF\xBB\xBF")) // which Windows editors put before UTF-8
 	src := newSource(name, text)
 	root, err := parseDocument(text)
 	if err != nil {
@@ -134,7 +137,7 @@ func Example(name, command string) string {
 # Every key and its default: docs/configuration.md. Check it with: ten config check
 
 [settings]
-# data_dir = "data"             # tenants' data in <data_dir>/<service>/<id>
+# data_dir = "/var/lib/tenement"  # tenants' data in <data_dir>/<service>/<id>
 # domain = "example.com"        # alice's %[1]s is then alice.%[1]s.example.com
 # listen = "127.0.0.1:8080"
 
@@ -156,15 +159,15 @@ DATA_DIR = "{data_dir}/{id}"
 func tomlString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
-	for _, r := range s {
+	for _, r := range []byte(s) { // byte by byte: what is not UTF-8 stays so, and is refused when it is read
 		switch {
 		case r == '"' || r == '\\':
 			b.WriteByte('\\')
-			b.WriteRune(r)
+			b.WriteByte(r)
 		case r < ' ' || r == 0x7f:
 			fmt.Fprintf(&b, "\\u%04X", r)
 		default:
-			b.WriteRune(r)
+			b.WriteByte(r)
 		}
 	}
 	b.WriteByte('"')

@@ -1,114 +1,83 @@
 package config
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
 
 	"tenement"
 )
 
-// draft is a configuration in the making.
+// draft is a configuration while its file is read: the values so far, and what
+// is wrong so far. A mistake never ends the reading, so that all are found.
 type draft struct {
-	src      *source
+	source   *source
 	root     *node
-	dir      string // of the file: what relative paths in it are relative to
+	dir      string // of the file, absolute
 	config   *Config
 	mistakes Mistakes
 
-	// Tables that can be judged only when all of the file is known; nil when absent.
-	settings, instances, routing *node
-	services                     map[string]*node
+	interval time.Duration          // between health checks, for every service
+	restart  tenement.RestartPolicy // for every service, except its Mode
+	service  *recipe                // the one being read
 
-	interval time.Duration
-	restart  tenement.RestartPolicy
+	settings  given
+	routing   given
+	instances *node // nil without that table
+}
 
-	service *tenement.Service   // the one being read
-	args    []tenement.Template // its args
+// given has what a section says, by key; nil for a value that was refused.
+type given map[string]*node
+
+// refused reports whether the key is there with a value that cannot be used.
+// Nothing that follows from it should be complained about.
+func (g given) refused(name string) bool {
+	n, ok := g[name]
+	return ok && n == nil
 }
 
 func newDraft(src *source, path string, root *node) *draft {
 	dir := filepath.Dir(path)
 	return &draft{
-		src: src, root: root, dir: dir,
-		services: make(map[string]*node),
+		source: src, root: root, dir: dir,
 		config: &Config{
-			Path: path, DataDir: filepath.Join(dir, "data"), Domain: "localhost", Listen: "127.0.0.1:8080",
-			MaxWaiting: 10_000, Services: make(map[string]*tenement.Service),
-			Routing: Routing{Subdomain: make(map[string]string), Path: make(map[string]string)},
+			Path:       path,
+			DataDir:    "/var/lib/tenement",
+			Domain:     "localhost",
+			Listen:     "127.0.0.1:8080",
+			MaxWaiting: 10_000,
+			Services:   map[string]*tenement.Service{},
+			Routing:    Routing{Subdomain: map[string]string{}, Path: map[string]string{}},
 		},
 		interval: 10 * time.Second,
 		restart: tenement.RestartPolicy{
-			Max: 3, Window: 5 * time.Minute, BackoffBase: time.Second, BackoffMax: time.Minute,
+			Max: 3, Window: 300 * time.Second,
+			BackoffBase: time.Second, BackoffMax: time.Minute,
 		},
 	}
 }
 
-// wrong notes a mistake at a byte offset of the file.
-func (d *draft) wrong(offset int, hint, format string, args ...any) {
-	d.mistakes = append(d.mistakes, d.src.mistake(offset, fmt.Sprintf(format, args...), hint))
+// mistake notes what is wrong at a byte offset of the file.
+func (d *draft) mistake(offset int, hint, format string, args ...any) {
+	d.mistakes = append(d.mistakes, d.source.mistake(offset, fmt.Sprintf(format, args...), hint))
 }
 
-// wrongCode notes err, which a check of the vocabulary returned.
-func (d *draft) wrongCode(offset int, err error) {
-	message := err.Error()
-	if e, ok := err.(*tenement.Error); ok && e.Err != nil { //nolint:errorlint // the outermost has the hint
-		message = e.Err.Error()
+// fault notes an error of the vocabulary's own checks.
+func (d *draft) fault(offset int, label string, err error) {
+	hint := tenement.HintOf(err)
+	var e *tenement.Error
+	if errors.As(err, &e) && e.Err != nil {
+		err = e.Err // without the operation: the place says more
 	}
-	d.wrong(offset, tenement.HintOf(err), "%s", message)
+	d.mistake(offset, hint, "%s%s", label, err)
 }
 
-func (d *draft) readFile() { d.walk(inFile, "", d.root) }
-
-// walk reads a table whose keys the schema knows.
-func (d *draft) walk(section, title string, n *node) *node {
-	rows := rowsOf(section)
-	for _, item := range n.items {
-		index := slices.IndexFunc(rows, func(k key) bool { return k.name == item.key })
-		if index < 0 {
-			d.unknownKey(rows, title, item)
-			continue
-		}
-		row := rows[index]
-		if row.apply == nil {
-			d.wrong(item.keyAt, "leave it out until then", "%s is not supported yet", item.key)
-			continue
-		}
-		if v := (value{node: item}); d.fits(row.kind, &v) {
-			row.apply(d, v)
-		}
-	}
-	return n
-}
-
-// fits reads v as kind says, or notes that it cannot.
-func (d *draft) fits(k kind, v *value) bool {
-	if k.read(v.node, v) {
-		return true
-	}
-	d.wrong(v.at, k.hint, "%s must be %s, not %s", v.key, k.what, v.shown())
-	return false
-}
-
-func (d *draft) unknownKey(rows []key, title string, item *node) {
-	names := make([]string, len(rows))
-	for i, row := range rows {
-		names[i] = row.name
-	}
-	where := "the file"
-	if title != "" {
-		where = "[" + title + "]"
-	}
-	hint := ""
-	if best := nearest(item.key, names); best != "" {
-		hint = "did you mean " + best + "?"
-	}
-	d.wrong(item.keyAt, hint, "unknown key %q in %s", item.key, where)
-}
-
-// absolute resolves a path of the file.
+// absolute is a path of the file as it is from anywhere.
 func (d *draft) absolute(path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
@@ -116,78 +85,115 @@ func (d *draft) absolute(path string) string {
 	return filepath.Join(d.dir, path)
 }
 
-// override puts the flags in. A wrong one is a mistake without a line.
-func (d *draft) override(o Overrides) {
-	flag := func(name, text string, k kind) bool {
-		v := value{node: &node{kind: stringNode, text: text}}
-		if text == "" || k.read(v.node, &v) {
-			return text != ""
-		}
-		d.mistakes = append(d.mistakes, Mistake{File: name, Message: fmt.Sprintf("%q is not %s", text, k.what), Hint: k.hint})
-		return false
+func (d *draft) readFile() {
+	said := d.walk(sections(), "", d.root)
+	service := said["service"]
+	switch {
+	case said.refused("service"):
+	case service == nil:
+		d.mistake(0, noServiceHint, "there is no service")
+	case len(service.items) == 0:
+		d.mistake(service.keyAt, noServiceHint, "there is no service")
 	}
-	if flag("--domain", o.Domain, hostName) {
-		d.config.Domain = o.Domain
-	}
-	if flag("--listen", o.Listen, hostPort) {
-		d.config.Listen = o.Listen
-	}
-	if o.DataDir == "" {
-		return
-	}
-	path, err := filepath.Abs(o.DataDir)
-	if err != nil {
-		d.mistakes = append(d.mistakes, Mistake{File: "--data-dir", Message: err.Error()})
-		return
-	}
-	d.config.DataDir = path
 }
 
-// finish fills in what follows from the file as a whole and checks what only then
-// can be checked.
+const noServiceHint = "add a section [service.NAME] with a command; `ten init` writes an example"
+
+// walk applies the rows of a section to its table; label is what messages call
+// the section, empty for the file itself.
+func (d *draft) walk(rows []key, label string, n *node) given {
+	said := given{}
+	for _, item := range n.items {
+		i := slices.IndexFunc(rows, func(row key) bool { return row.name == item.key })
+		switch {
+		case i < 0:
+			d.unknown(rows, label, item)
+		case rows[i].apply == nil:
+			d.mistake(item.keyAt, "remove it: nothing would act on it", "%s is not supported yet", item.key)
+		default:
+			said[item.key] = nil
+			if v, ok := d.accept(rows[i].kind, item.key, item); ok {
+				said[item.key] = item
+				rows[i].apply(d, v)
+			}
+		}
+	}
+	return said
+}
+
+// accept reads n as a kind, or notes why it cannot be; label is what it is called.
+func (d *draft) accept(k kind, label string, n *node) (value, bool) {
+	v := value{node: n}
+	if strings.Contains(n.text, "\x00") {
+		d.mistake(n.at, "no path, argument or variable can carry it", "%s contains the character U+0000", label)
+		return v, false
+	}
+	if !k.read(n, &v) {
+		d.mistake(n.at, k.hint, "%s must be %s, not %s", label, k.what, n.shown())
+		return v, false
+	}
+	return v, true
+}
+
+// unknown notes a key that the section does not have.
+func (d *draft) unknown(rows []key, label string, item *node) {
+	names := make([]string, len(rows))
+	for i, row := range rows {
+		names[i] = row.name
+	}
+	hint := didYouMean(item.key, names)
+	if hint == "" {
+		hint = belongsIn(item.key)
+	}
+	if label == "" {
+		d.mistake(item.keyAt, hint, "unknown section or key %s", quote(item.key))
+		return
+	}
+	d.mistake(item.keyAt, hint, "unknown key %s in [%s]", quote(item.key), label)
+}
+
+// override puts in what the command line says instead of the file.
+func (d *draft) override(o Overrides) {
+	flag := func(name, text string, k kind, set func(string)) {
+		switch {
+		case text == "":
+		case k.read(&node{kind: unstable.String, text: text}, &value{}):
+			set(text)
+		default:
+			d.mistakes = append(d.mistakes, Mistake{
+				File: name, Message: "must be " + k.what + ", not " + quote(text), Hint: k.hint,
+			})
+		}
+	}
+	flag("--data-dir", o.DataDir, directory, func(s string) {
+		d.config.DataDir = s
+		// Without a working directory there is nothing better than the file's.
+		if path, err := filepath.Abs(s); err == nil {
+			d.config.DataDir = path
+		}
+	})
+	flag("--domain", o.Domain, domainName, func(s string) { d.config.Domain = s })
+	flag("--listen", o.Listen, hostPort, func(s string) { d.config.Listen = s })
+}
+
+// finish makes the checks that need more than one value, and what depends on
+// other values.
 func (d *draft) finish() {
-	if len(d.services) == 0 {
-		d.wrong(len(d.src.text), "add one:  [service.api]  with  command = \"…\"", "there is no service")
-	}
-	if d.restart.BackoffMax < d.restart.BackoffBase {
-		d.wrong(d.placeOf(d.settings, "backoff_max_ms", "backoff_base_ms"), "",
-			"backoff_max_ms (%d) is less than backoff_base_ms (%d)",
-			d.restart.BackoffMax.Milliseconds(), d.restart.BackoffBase.Milliseconds())
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.config.Services)) {
-		d.finishService(d.config.Services[name], d.services[name])
-	}
+	d.checkBackoff()
+	d.chooseAdminHost()
+	d.finishServices()
 	d.readInstances()
 	d.readRouting()
-	d.finishAdminHost()
 }
 
-// placeOf is where the first of names stands in table that does.
-func (d *draft) placeOf(table *node, names ...string) int {
-	if table == nil {
-		return 0
-	}
-	for _, name := range names {
-		if item := table.index[name]; item != nil {
-			return item.keyAt
-		}
-	}
-	return table.at
-}
-
-func (d *draft) finishService(s *tenement.Service, n *node) {
-	mode := s.Restart.Mode
-	s.Restart = d.restart
-	s.Restart.Mode = mode
-	s.Health.Interval = d.interval
-	s.DataDir = filepath.Join(d.config.DataDir, s.Name)
-	if n.index["command"] == nil {
-		d.wrong(n.at, `such as command = "python3 app.py"`, "[service.%s] has no command", s.Name)
-	}
-	if s.Timeouts.Wake == 0 {
-		s.Timeouts.Wake = s.Timeouts.Startup + wakeMargin
-	} else if s.Timeouts.Wake < s.Timeouts.Startup {
-		d.wrong(d.placeOf(n, "wake_timeout"), "a request would give up before the start it waits for may",
-			"wake_timeout (%s) is less than startup_timeout (%s)", s.Timeouts.Wake, s.Timeouts.Startup)
+func (d *draft) checkBackoff() {
+	base, most := d.settings["backoff_base_ms"], d.settings["backoff_max_ms"]
+	switch {
+	case d.restart.BackoffBase <= d.restart.BackoffMax:
+	case d.settings.refused("backoff_base_ms"), d.settings.refused("backoff_max_ms"):
+	case most != nil:
+		d.mistake(most.at, "", "backoff_max_ms is less than backoff_base_ms (%d)", d.restart.BackoffBase.Milliseconds())
+	case base != nil:
+		d.mistake(base.at, "", "backoff_base_ms is more than backoff_max_ms (%d)", d.restart.BackoffMax.Milliseconds())
 	}
 }

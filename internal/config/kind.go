@@ -37,18 +37,19 @@ const longest = 365 * 24 * time.Hour
 const durationHint = `write a number of seconds, or a text such as "250ms", "10s", "5m" or "1h"`
 
 var (
-	anyString   = textKind("a string", "", func(string) bool { return true })
-	someString  = textKind("a string that is not empty", "", func(s string) bool { return s != "" })
-	directory   = textKind("a path", "", func(s string) bool { return s != "" && !strings.Contains(s, "\x00") })
-	hostName    = textKind("a host name in lower case, without port", "", isHostName)
-	hostPort    = textKind("host:port with a port from 0 to 65535", `"127.0.0.1:8080" for this machine only, ":8080" for everyone`, isHostPort)
-	healthPath  = textKind(`a path that begins with "/"`, "", isRequestPath)
-	length      = durationKind("a duration of at most one year", 0)
-	longer      = durationKind("a duration above 0 and of at most one year", 1)
-	boolean     = kind{what: "true or false", read: readBoolean}
-	table       = kind{what: "a table", read: func(n *node, _ *value) bool { return n.kind == unstable.Table }}
-	stringArray = kind{what: "an array of strings", hint: `such as ["one", "two"]`, read: isStrings}
-	scalar      = kind{what: "a string, a number, true or false", read: isScalar}
+	anyString  = textKind("a string", "", func(string) bool { return true })
+	directory  = textKind("the path of a directory", `such as "/var/lib/tenement"; a leading ~ stands for nothing here`, isDirectory)
+	hostName   = textKind("a host name in lower case, without port", "", isHostName)
+	domainName = textKind("a host name in lower case, without port", "not an address: services answer at names below it", isDomain)
+	hostPort   = textKind("host:port with a port from 0 to 65535", `"127.0.0.1:8080" for this machine only, ":8080" for everyone`, isHostPort)
+	healthPath = textKind(`a path that begins with "/"`, "", isRequestPath)
+	length     = durationKind("a duration from 0 to one year", 0)
+	longer     = durationKind("a duration above 0, up to one year", 1)
+	boolean    = kind{what: "true or false", read: readBoolean}
+	scalar     = kind{what: "a string, a number, true or false", read: isScalar}
+	array      = kind{what: "an array of strings", hint: `such as ["one", "two"]`, read: isArray}
+	table      = kind{what: "a table", read: isTable}
+	recipes    = kind{what: "a table", hint: "write [service.NAME] and below it the keys of that service", read: isTable}
 )
 
 func textKind(what, hint string, accepts func(string) bool) kind {
@@ -122,11 +123,10 @@ func readBoolean(n *node, v *value) bool {
 	return n.kind == unstable.Bool
 }
 
-func isStrings(n *node, _ *value) bool {
-	return n.kind == unstable.Array && !slices.ContainsFunc(n.items, func(item *node) bool {
-		return item.kind != unstable.String
-	})
-}
+func isTable(n *node, _ *value) bool { return n.kind == unstable.Table }
+
+// isArray leaves the elements to whoever knows what they must be.
+func isArray(n *node, _ *value) bool { return n.kind == unstable.Array }
 
 func isScalar(n *node, _ *value) bool {
 	switch n.kind {
@@ -151,6 +151,16 @@ func isHostName(s string) bool {
 		}
 	}
 	return true
+}
+
+func isDomain(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err != nil && isHostName(s)
+}
+
+// isDirectory refuses what would make a directory named "~".
+func isDirectory(s string) bool {
+	return s != "" && s != "~" && !strings.HasPrefix(s, "~/")
 }
 
 func isHostPort(s string) bool {
@@ -186,9 +196,5 @@ func (n *node) shown() string {
 	case unstable.Array:
 		return "an array"
 	}
-	const most = 40 // characters
-	if runes := []rune(n.raw); len(runes) > most {
-		return string(runes[:most]) + "…"
-	}
-	return strings.Map(printable, strings.ReplaceAll(n.raw, "\n", `\n`))
+	return strings.Map(printable, strings.ReplaceAll(shorten(n.raw), "\n", `\n`))
 }

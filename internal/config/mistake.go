@@ -19,7 +19,7 @@ type Mistake struct {
 	Column  int    // in characters, from 1; 0 for a flag
 	Message string
 	Hint    string // the way out; may be empty
-	Snippet string // the offending line and below it a caret, not indented
+	Snippet string // the offending line and below it a caret, not indented; "" for a blank line
 }
 
 // String is "file:line:column: message", the offending line, a caret below the
@@ -90,7 +90,7 @@ func (s *source) mistake(offset int, message, hint string) Mistake {
 	before, line := string(s.text[s.lines[index]:offset]), s.line(index)
 	return Mistake{
 		File: s.name, Line: index + 1, Column: utf8.RuneCountInString(before) + 1,
-		Message: message, Hint: hint, Snippet: snippet(before, line),
+		Message: strings.Map(printable, message), Hint: strings.Map(printable, hint), Snippet: snippet(before, line),
 	}
 }
 
@@ -123,6 +123,9 @@ const (
 // snippet is the line and below it a caret under the character that follows
 // before. A long line is cut around that place.
 func snippet(before, line string) string {
+	if strings.TrimSpace(line) == "" {
+		return ""
+	}
 	left, all := []rune(before), []rune(line)
 	if cut := len(left) - snippetBefore; cut > 0 && len(all) > snippetWidth {
 		left, all = left[cut:], all[min(cut, len(all)):]

@@ -25,7 +25,7 @@ const (
 // Bounds of whole numbers.
 const (
 	maxCount     = 1_000_000
-	maxMillis    = int(longest / time.Millisecond)
+	maxMillis    = 7 * 24 * 60 * 60 * 1000 // one week
 	maxMegabytes = 1 << 20
 	bytesPerMB   = 1 << 20
 )
@@ -34,10 +34,10 @@ const (
 // comes back here.
 func sections() []key {
 	return []key{
-		{inFile, "settings", table, func(d *draft, v value) { d.settings = d.walk(inSettings, "settings", v.node) }},
-		{inFile, "service", table, (*draft).readServices},
+		{inFile, "settings", table, func(d *draft, v value) { d.settings = d.walk(rowsOf(inSettings), "settings", v.node) }},
+		{inFile, "service", recipes, (*draft).readServices},
 		{inFile, "instances", table, func(d *draft, v value) { d.instances = v.node }},
-		{inFile, "routing", table, func(d *draft, v value) { d.routing = d.walk(inRouting, "routing", v.node) }},
+		{inFile, "routing", table, func(d *draft, v value) { d.routing = d.walk(rowsOf(inRouting), "routing", v.node) }},
 	}
 }
 
@@ -46,7 +46,7 @@ func sections() []key {
 // keys that the operator makes up.
 var schema = []key{
 	{inSettings, "data_dir", directory, func(d *draft, v value) { d.config.DataDir = d.absolute(v.text) }},
-	{inSettings, "domain", hostName, func(d *draft, v value) { d.config.Domain = v.text }},
+	{inSettings, "domain", domainName, func(d *draft, v value) { d.config.Domain = v.text }},
 	{inSettings, "listen", hostPort, func(d *draft, v value) { d.config.Listen = v.text }},
 	{inSettings, "admin_host", hostName, func(d *draft, v value) { d.config.AdminHost = v.text }},
 	{inSettings, "health_check_interval", longer, func(d *draft, v value) { d.interval = v.length }},
@@ -60,7 +60,7 @@ var schema = []key{
 	{section: inSettings, name: "memory_reserve_mb"},
 
 	{inService, "command", anyString, (*draft).readCommand},
-	{inService, "args", stringArray, (*draft).readArgs},
+	{inService, "args", array, (*draft).readArgs},
 	{inService, "env", table, (*draft).readEnv},
 	{inService, "workdir", directory, (*draft).readWorkdir},
 	{inService, "health", healthPath, func(d *draft, v value) { d.service.Health.Path = v.text }},
@@ -90,9 +90,9 @@ var schema = []key{
 	{section: inService, name: "cron"},
 	{section: inService, name: "replica"},
 
-	{inRouting, "default", someString, func(*draft, value) {}}, // checked when all services are known
-	{inRouting, "subdomain", table, func(*draft, value) {}},
-	{inRouting, "path", table, func(*draft, value) {}},
+	{inRouting, "default", anyString, later},
+	{inRouting, "subdomain", table, later},
+	{inRouting, "path", table, later},
 }
 
 var (
@@ -100,6 +100,9 @@ var (
 	restart   = oneOf(tenement.RestartAlways, tenement.RestartOnFailure, tenement.RestartNever)
 	create    = oneOf(tenement.CreateExplicit, tenement.CreateOnRequest)
 )
+
+// later leaves a value to the checks that need every service to be known.
+func later(*draft, value) {}
 
 func millis(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
