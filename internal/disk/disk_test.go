@@ -224,11 +224,8 @@ func TestEmptyRemoveUsage(t *testing.T) {
 	bob, err := r.Make(tenement.InstanceID{Service: "api", Name: "bob"})
 	must(t, err)
 	victims = append(victims, writeFile(t, 4000, bob, "app.db"))
-	dir, err := r.Make(alice)
-	must(t, err)
-
 	for end, do := range map[string]func(tenement.InstanceID) error{"empty": r.Empty, "remove": r.Remove} {
-		dir, err = r.Make(alice)
+		dir, err := r.Make(alice)
 		must(t, err)
 		want := fill(t, dir, outside)
 		if got, err := r.Usage(alice); err != nil || got != want {

@@ -160,7 +160,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		{&s.stmts.deleteProcess, s.write, deleteProcess},
 		{&s.stmts.appendRow, s.write, insertEvent},
 	} {
-		stmt, err := p.db.PrepareContext(ctx, p.query)
+		stmt, err := p.db.PrepareContext(ctx, p.query) //nolint:sqlclosecheck // it lives as long as the store
 		if err != nil {
 			return err
 		}

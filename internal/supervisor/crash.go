@@ -13,6 +13,7 @@ import (
 func (i *instance) afterCrash(ended *life) {
 	o := &i.own
 	exit := ended.process.Exit()
+	o.hasServed = ended.wasReady
 	switch {
 	case o.goal == tenement.GoalBackoff: // we ended it for a fault, and said so to those who waited
 		i.crashed(errors.New(o.record.reason))
@@ -60,12 +61,17 @@ func (i *instance) crashed(err error) {
 	}
 	i.note("%v", err)
 	i.publish()
-	if delay == 0 {
+	if delay == 0 || i.hurries() {
 		i.retry()
 		return
 	}
 	o.timer.Reset(delay)
 }
+
+// hurries reports whether a request waits for a program that has been up before. It
+// is not made to sit out the back-off: the restart budget bounds what a program that
+// crashes again and again can cost.
+func (i *instance) hurries() bool { return i.own.hasServed && i.wanted() }
 
 // retry ends the back-off: with a start if it is to run or somebody waits, else asleep.
 func (i *instance) retry() {

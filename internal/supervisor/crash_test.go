@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tenement"
@@ -73,6 +74,39 @@ func TestBackoffGrowsAndTheBudgetEnds(t *testing.T) {
 		pass(err.RetryAfter)
 		w.wake(alice)
 		w.wantStarts(alice, 5)
+	})
+}
+
+func TestRequestDoesNotSitOutTheBackoffOfWhatHasServed(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		for range 3 {
+			w.fake.Live(alice)[0].End(crash)
+			begin := time.Now()
+			w.acquire(alice).Release()
+			if took := time.Since(begin); took > 110*time.Millisecond {
+				t.Errorf("held for %s beside a boot of 100 ms", took)
+			}
+		}
+		w.fake.Live(alice)[0].End(crash)
+		synctest.Wait()
+		w.refused(alice, tenement.CodeUnavailable) // the budget bounds it
+		w.wantStarts(alice, 4)
+	}, booting(100*time.Millisecond))
+}
+
+func TestRequestDuringBackoffEndsIt(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice).End(crash)
+		pass(bootTime)
+		w.fake.Live(alice)[0].End(crash)
+		pass(100 * time.Millisecond)
+		w.wantState(alice, tenement.Backoff)
+		begin := time.Now()
+		w.acquire(alice).Release()
+		if took := time.Since(begin); took > bootTime {
+			t.Errorf("held for %s", took)
+		}
 	})
 }
 

@@ -31,18 +31,19 @@ type instance struct {
 
 // ownership is what only the owner's goroutine reads and writes.
 type ownership struct {
-	state    tenement.State
-	goal     tenement.Goal
-	record   record
-	life     *life       // nil without a process
-	timer    *time.Timer // the end of the time allowed for the present state
-	freeSlot func()      // returns the admission slot; nil without one
-	revive   bool        // to be started again though nobody asks
-	stopping bool        // the daemon is
-	removal  *removal    // set while it is being deleted
-	health   health
-	waiters  []*waiter
-	enders   []chan<- error // told when no process is left
+	state     tenement.State
+	goal      tenement.Goal
+	record    record
+	life      *life       // nil without a process
+	timer     *time.Timer // the end of the time allowed for the present state
+	freeSlot  func()      // returns the admission slot; nil without one
+	revive    bool        // to be started again though nobody asks
+	hasServed bool        // the last process was ready before it ended
+	stopping  bool        // the daemon is
+	removal   *removal    // set while it is being deleted
+	health    health
+	waiters   []*waiter
+	enders    []chan<- error // told when no process is left
 }
 
 func newInstance(s *Supervisor, id tenement.InstanceID, service *tenement.Service) *instance {

@@ -36,6 +36,7 @@ func (i *instance) start() {
 	if err != nil {
 		i.releaseSlot()
 		i.step(tenement.Exited)
+		i.own.hasServed = false
 		i.startFailed(err)
 		return
 	}

@@ -86,6 +86,11 @@ func (i *instance) join(w *waiter) {
 		if o.goal == tenement.GoalIdle {
 			i.callBack()
 		}
+	case tenement.Backoff:
+		i.enqueue(w)
+		if i.hurries() {
+			i.retry()
+		}
 	case tenement.Ready:
 		if !w.grant(o.life) {
 			i.enqueue(w) // it has just ended by itself
