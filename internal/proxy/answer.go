@@ -98,10 +98,8 @@ func retryAfter(err error) time.Duration {
 // way is not waited for.
 func refuse(w http.ResponseWriter, r *http.Request, a *answer) {
 	if hasBody(r) && r.ProtoMajor == 1 {
-		control := http.NewResponseController(w)
-		control.EnableFullDuplex() // otherwise the server reads the body before it answers
-		control.SetReadDeadline(time.Now().Add(lingerTimeout))
-		w.Header().Set("Connection", "close")
+		w.Header().Set("Connection", "close") // otherwise the server reads the body before it answers
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTimeout))
 	}
 	a.write(w, r, 0)
 }

@@ -121,7 +121,7 @@ func (b *requestBody) readNext(p []byte) (int, error) {
 	}
 	switch {
 	case err == nil:
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		b.forwardTrailers()
 		b.complete.Store(true)
 	default:
@@ -132,7 +132,7 @@ func (b *requestBody) readNext(p []byte) (int, error) {
 
 func (b *requestBody) fail(err error) error {
 	switch {
-	case err == errTooLarge:
+	case errors.Is(err, errTooLarge):
 	case b.stall.end():
 		err = errStalled
 	default:

@@ -57,6 +57,9 @@ func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
 
 // serve answers the request, and returns when the exchange has ended.
 func (x *exchange) serve(target route.Target) {
+	if hasBody(x.in) {
+		x.body = newRequestBody(x.in, x.writer.control, x.handler.config.ClientStall)
+	}
 	x.id = target.ID
 	if target.Kind == route.Service {
 		id, err := x.handler.config.Pick(target.ID.Service)
@@ -69,9 +72,6 @@ func (x *exchange) serve(target route.Target) {
 	if limit := x.handler.config.MaxBody; limit != nil && exceeds(x.in.ContentLength, limit(x.id.Service)) {
 		x.fail(nil, nil, errTooLarge)
 		return
-	}
-	if hasBody(x.in) {
-		x.body = newRequestBody(x.in, x.writer.control, x.handler.config.ClientStall)
 	}
 	x.handler.reverseProxy(x).ServeHTTP(x.writer, x.in)
 }
@@ -221,6 +221,9 @@ func (x *exchange) prepareResponse(res *http.Response) error {
 
 // fail answers a request that has no response from the tenant.
 func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
+	if x.tunnel.backend != nil { // the tenant switched to what nobody asked for
+		err = &tenement.Error{Code: tenement.CodeBroken, Op: "upgrade", Err: err}
+	}
 	reply := answerTo(err)
 	blamed := errors.Is(err, errStalled) || errors.Is(err, errTooLarge)
 	if x.in.Context().Err() != nil && !blamed {
@@ -229,9 +232,6 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 	x.report(reply, err)
 	if x.writer.begun() {
 		panic(http.ErrAbortHandler)
-	}
-	if x.in.ProtoMajor == 1 && hasBody(x.in) && (x.body == nil || !x.body.complete.Load()) {
-		x.writer.Header().Set("Connection", "close")
 	}
 	reply.write(x.writer, x.in, retryAfter(err))
 }

@@ -112,6 +112,7 @@ func (w *world) counts() (acquired, held int) {
 type front struct {
 	*world
 	addr     string
+	handler  *Handler
 	handlers sync.WaitGroup
 	client   *http.Client
 }
@@ -142,6 +143,7 @@ func newFront(t testing.TB, lives []*life, edit func(*world, *Config)) *front {
 		edit(w, &c)
 	}
 	h := New(c)
+	f.handler = h
 	server := NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		f.handlers.Add(1)
 		defer f.handlers.Done()
@@ -244,7 +246,7 @@ func newRawTenant(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) 
 	}
 	var conns sync.WaitGroup
 	accepting := make(chan struct{})
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	go func() {
 		defer close(accepting)
 		for n := 0; ; n++ {

@@ -77,13 +77,6 @@ func with(h http.Header, more ...string) http.Header {
 	return h
 }
 
-func without(h http.Header, names ...string) http.Header {
-	for _, name := range names {
-		delete(h, name)
-	}
-	return h
-}
-
 func TestRequestHeaders(t *testing.T) {
 	t.Parallel()
 	f := newFront(t, []*life{newEcho(t)}, nil)

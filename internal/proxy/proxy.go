@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"tenement"
 	"tenement/internal/route"
@@ -105,26 +106,30 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := newExchange(h, w, r)
 	out = x.writer
 	defer x.end()
-	x.serve(target)
+	x.serve(target) //nolint:contextcheck // the request brings its own
 }
 
-// check finds what must not be forwarded: CONNECT asks for a tunnel to anywhere,
-// and a space in the target (possible in HTTP/2) would become part of the
-// request line.
+// check finds what must not be forwarded: CONNECT asks for a tunnel to anywhere, a
+// space in the target (possible in HTTP/2) would become part of the request line,
+// and no protocol has a name beyond ASCII.
 func check(r *http.Request) *answer {
 	switch {
 	case r.Method == http.MethodConnect:
 		return notImplemented
-	case strings.Contains(r.RequestURI, " "):
+	case strings.Contains(r.RequestURI, " "), !isASCII(r.Header.Get("Upgrade")):
 		return malformed
 	}
 	return nil
 }
 
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) < 0
+}
+
 // panicked reports a panic of ours: once in the log, and as 500 if nothing was
 // said yet. It never lets an answer that was begun look complete.
 func (h *Handler) panicked(w http.ResponseWriter, out *responseWriter, r *http.Request, p any) {
-	if p == http.ErrAbortHandler {
+	if p == http.ErrAbortHandler { //nolint:errorlint // what a handler panics with is compared, not unwrapped
 		panic(p)
 	}
 	h.log.Error("panic while serving a request",

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,24 @@ func TestAcquireErrors(t *testing.T) {
 		}
 		if strings.Contains(body, "secret") {
 			t.Errorf("%v: %s", tt.err, body)
+		}
+	}
+}
+
+// A space in the target would become part of the request line; HTTP/2 lets it pass.
+func TestMalformedRequests(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, []*life{newDeadLife()}, nil)
+	for name, edit := range map[string]func(*http.Request){
+		"space in the target": func(r *http.Request) { r.RequestURI = "/a HTTP/1.1" },
+		"strange upgrade":     func(r *http.Request) { r.Header.Set("Upgrade", "caf\u00e9") },
+	} {
+		r := httptest.NewRequest(http.MethodGet, "http://"+aliceHost+"/", nil)
+		edit(r)
+		w := httptest.NewRecorder()
+		f.handler.ServeHTTP(w, r)
+		if acquired, _ := f.counts(); w.Code != http.StatusBadRequest || acquired != 0 {
+			t.Errorf("%s: %d after %d leases", name, w.Code, acquired)
 		}
 	}
 }

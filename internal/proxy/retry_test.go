@@ -104,12 +104,13 @@ func TestRetriesAreBounded(t *testing.T) {
 // What the second Acquire says is the answer.
 func TestRetryFindsNoProcess(t *testing.T) {
 	t.Parallel()
-	dead := newRefusing()
+	dead := newDeadLife()
 	f := newFront(t, []*life{dead}, func(w *world, _ *Config) {
 		dead.dial = func(context.Context) (net.Conn, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.err = errors.New("no")
+			dead.die()
 			return nil, errors.New("refused")
 		}
 	})
@@ -170,7 +171,7 @@ func TestRequestTimeout(t *testing.T) {
 		}
 		<-release
 		hello(w, r)
-	})}, func(w *world, _ *Config) { w.service.Timeouts.Request = 200 * time.Millisecond })
+	})}, func(w *world, _ *Config) { w.service.Timeouts.Request = time.Second })
 
 	stream, err := f.client.Do(f.request(t, http.MethodGet, "/stream", nil))
 	if err != nil {
@@ -195,16 +196,15 @@ func TestRequestTimeoutIgnoresSlowUploads(t *testing.T) {
 	f := newFront(t, []*life{newTenant(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		_, _ = w.Write(body)
-	})}, func(w *world, _ *Config) { w.service.Timeouts.Request = 300 * time.Millisecond })
+	})}, func(w *world, _ *Config) { w.service.Timeouts.Request = time.Second })
 	body, up := io.Pipe()
 	go func() {
 		defer up.Close()
-		for range 5 {
-			<-time.After(100 * time.Millisecond)
-			_, _ = io.WriteString(up, "x")
-		}
+		_, _ = io.WriteString(up, "x")
+		<-time.After(1500 * time.Millisecond)
+		_, _ = io.WriteString(up, "y")
 	}()
-	if res, got := f.do(t, f.request(t, http.MethodPost, "/", body)); res.StatusCode != http.StatusOK || got != "xxxxx" {
+	if res, got := f.do(t, f.request(t, http.MethodPost, "/", body)); res.StatusCode != http.StatusOK || got != "xy" {
 		t.Errorf("%s %q", res.Status, got)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"tenement"
 )
 
-const stallLimit = 150 * time.Millisecond
+const stallLimit = 250 * time.Millisecond
 
 func impatient(_ *world, c *Config) { c.ClientStall = stallLimit }
 
@@ -63,13 +63,13 @@ func TestStalledUploadH2C(t *testing.T) {
 // Slow is not stalled: every piece gives the client new time.
 func TestSlowUpload(t *testing.T) {
 	t.Parallel()
-	f := newFront(t, []*life{newSink(t)}, impatient)
+	f := newFront(t, []*life{newSink(t)}, func(_ *world, c *Config) { c.ClientStall = time.Second })
 	clients(t, f, func(t *testing.T, c *http.Client) {
 		body, up := io.Pipe()
 		go func() {
 			defer up.Close()
 			for range 8 {
-				<-time.After(stallLimit / 3)
+				<-time.After(time.Second / 5)
 				_, _ = io.WriteString(up, "x")
 			}
 		}()
@@ -100,7 +100,7 @@ func TestQuietIsNotStalled(t *testing.T) {
 			_ = control.Flush()
 		}
 		select {
-		case <-time.After(4 * stallLimit):
+		case <-time.After(2 * stallLimit):
 		case <-r.Context().Done():
 			t.Errorf("%s: cut off, %v", r.URL, err)
 		}
@@ -225,6 +225,11 @@ func TestMaxBody(t *testing.T) {
 		}
 		if after, _ := f.counts(); early && after != before {
 			t.Error("a request that announces too much woke the instance")
+		}
+		c := f.raw(t)
+		c.send("POST / HTTP/1.1", "Host: "+aliceHost, "Content-Length: 11", "", "x")
+		if res := c.response(http.MethodPost); res.StatusCode != 413 || !res.Close {
+			t.Errorf("over, announced and not sent: %s, close %v", res.Status, res.Close)
 		}
 		eventually(t, "streamed body broken off", func() bool { _, held := f.counts(); return held == 0 })
 		if whole != 2 {

@@ -57,7 +57,7 @@ func (c *clientConn) Read(p []byte) (n int, err error) {
 	} else {
 		n, err = c.Conn.Read(p)
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		c.half.Store(true)
 	}
 	c.moved()

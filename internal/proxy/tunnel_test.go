@@ -115,15 +115,15 @@ func TestUpgradeAbandoned(t *testing.T) {
 	t.Parallel()
 	const consent = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
 	tests := map[string]struct {
-		tenant func(c net.Conn)
+		tenant func(t *testing.T, c net.Conn)
 		client func(c *net.TCPConn)
 	}{
 		"by the client": {
-			func(c net.Conn) { _, _ = io.Copy(io.Discard, c); <-t.Context().Done() },
+			func(t *testing.T, c net.Conn) { _, _ = io.Copy(io.Discard, c); <-t.Context().Done() },
 			func(c *net.TCPConn) { _ = c.CloseWrite() },
 		},
 		"by the tenant": {
-			func(c net.Conn) { _ = c.(*net.TCPConn).CloseWrite(); _, _ = io.Copy(io.Discard, c) },
+			func(_ *testing.T, c net.Conn) { _ = c.(*net.TCPConn).CloseWrite(); _, _ = io.Copy(io.Discard, c) },
 			func(*net.TCPConn) {},
 		},
 	}
@@ -133,12 +133,9 @@ func TestUpgradeAbandoned(t *testing.T) {
 			f := newFront(t, []*life{newRawTenant(t, func(_ int, c net.Conn, r *bufio.Reader) {
 				_, _ = readHead(r)
 				_, _ = io.WriteString(c, consent)
-				tt.tenant(c)
+				tt.tenant(t, c)
 			})}, func(_ *world, c *Config) { c.ClientStall = 100 * time.Millisecond })
 			c, _ := f.upgrade(t, "x", "")
-			if _, held := f.counts(); held != 1 {
-				t.Errorf("%d leases held", held)
-			}
 			tt.client(c.Conn.(*net.TCPConn))
 			eventually(t, "lease released", func() bool { _, held := f.counts(); return held == 0 })
 		})
@@ -168,14 +165,17 @@ func TestUpgradeRefused(t *testing.T) {
 		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n":                     502,
 		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: \x01\r\nContent-Length: 0\r\n\r\n": 502,
 	} {
+		left := make(chan struct{})
 		f := newFront(t, []*life{newRawTenant(t, func(_ int, c net.Conn, r *bufio.Reader) {
 			_, _ = readHead(r)
 			_, _ = io.WriteString(c, answer)
 			_, _ = io.Copy(io.Discard, r)
+			close(left)
 		})}, nil)
 		if _, res := f.upgrade(t, "x", ""); res.StatusCode != status {
 			t.Errorf("%q: %s", answer, res.Status)
 		}
+		wait(t, "connection to the tenant closed", left)
 	}
 }
 
