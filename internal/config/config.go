@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,10 @@ type Config struct {
 
 	MaxStarting int // starts at once; 0 = the number of cores
 	MaxWaiting  int // requests held by wakes, in all; > 0
+
+	// TrustedProxies may say on whose behalf they ask; of everybody else X-Forwarded-*
+	// and Forwarded are dropped.
+	TrustedProxies []netip.Prefix
 
 	Services  map[string]*tenement.Service // by name
 	Instances []tenement.InstanceID        // kept awake from the start, in the order of the file

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -407,6 +408,23 @@ func TestExampleKeepsWhatIsNotUTF8(t *testing.T) {
 	t.Parallel()
 	if _, err := Parse("tenement.toml", []byte(Example("api", "run \xff")), Overrides{}); err == nil {
 		t.Error("a command that is not UTF-8 was changed into another one")
+	}
+}
+
+func TestTrustedProxies(t *testing.T) {
+	t.Parallel()
+	const service = "\n[service.api]\ncommand = 'a'\n"
+	c, err := Parse("tenement.toml", []byte("[settings]\ntrusted_proxies = ['127.0.0.1', '10.1.2.3/8', '::1', '::ffff:1.2.3.4']"+service), Overrides{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.TrustedProxies); got != "[127.0.0.1/32 10.0.0.0/8 ::1/128 1.2.3.4/32]" {
+		t.Error(got)
+	}
+	for _, wrong := range []string{"'localhost'", "'10.0.0.0/33'", "'fe80::1%eth0'", "''", "7"} {
+		if _, err := Parse("tenement.toml", []byte("[settings]\ntrusted_proxies = ["+wrong+"]"+service), Overrides{}); err == nil {
+			t.Errorf("%s is trusted", wrong)
+		}
 	}
 }
 

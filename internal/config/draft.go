@@ -197,3 +197,12 @@ func (d *draft) checkBackoff() {
 		d.mistake(base.at, "", "backoff_base_ms is more than backoff_max_ms (%d)", d.restart.BackoffMax.Milliseconds())
 	}
 }
+
+func (d *draft) readProxies(v value) {
+	for _, item := range v.items {
+		if v, ok := d.accept(network, "an element of trusted_proxies", item); ok {
+			prefix, _ := readNetwork(v.text) // accept has read it
+			d.config.TrustedProxies = append(d.config.TrustedProxies, prefix)
+		}
+	}
+}

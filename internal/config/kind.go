@@ -42,6 +42,7 @@ var (
 	hostName   = textKind("a host name in lower case, without port", "", isHostName)
 	domainName = textKind("a host name in lower case, without port", "not an address: services answer at names below it", isDomain)
 	hostPort   = textKind("host:port with a port from 0 to 65535", `"127.0.0.1:8080" for this machine only, ":8080" for everyone`, isHostPort)
+	network    = textKind("an IP address or a network such as 10.0.0.0/8", "", func(s string) bool { _, ok := readNetwork(s); return ok })
 	healthPath = textKind(`a path that begins with "/"`, "", isRequestPath)
 	length     = durationKind("a duration from 0 to one year", 0)
 	longer     = durationKind("a duration above 0, up to one year", 1)
@@ -197,4 +198,17 @@ func (n *node) shown() string {
 		return "an array"
 	}
 	return strings.Map(printable, strings.ReplaceAll(shorten(n.raw), "\n", `\n`))
+}
+
+// readNetwork reads a network in CIDR notation, or one address as a network of its own.
+func readNetwork(s string) (netip.Prefix, bool) {
+	if prefix, err := netip.ParsePrefix(s); err == nil {
+		return prefix.Masked(), true
+	}
+	addr, err := netip.ParseAddr(s)
+	if err != nil || addr.Zone() != "" {
+		return netip.Prefix{}, false
+	}
+	addr = addr.Unmap()
+	return netip.PrefixFrom(addr, addr.BitLen()), true
 }

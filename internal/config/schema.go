@@ -56,6 +56,7 @@ var schema = []key{
 	{inSettings, "backoff_max_ms", wholeKind(0, maxMillis), func(d *draft, v value) { d.restart.BackoffMax = millis(v.whole) }},
 	{inSettings, "max_starting", wholeKind(0, maxCount), func(d *draft, v value) { d.config.MaxStarting = v.whole }},
 	{inSettings, "max_waiting", wholeKind(1, maxCount), func(d *draft, v value) { d.config.MaxWaiting = v.whole }},
+	{inSettings, "trusted_proxies", array, (*draft).readProxies},
 	{section: inSettings, name: "max_awake"},
 	{section: inSettings, name: "memory_reserve_mb"},
 

@@ -204,7 +204,9 @@ func (d *daemon) run(ctx context.Context) error {
 		Acquire: d.supervisor.Acquire,
 		MaxBody: d.maxBody,
 		Admin:   apiServer,
-		Log:     d.Log,
+
+		TrustedProxies: d.Config.TrustedProxies,
+		Log:            d.Log,
 	}), d.Log)
 	local := newLocalServer(apiServer, d.Log)
 

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"os"
 	"strings"
@@ -193,6 +194,31 @@ func TestManagementNeedsAToken(t *testing.T) {
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%s: %v", file, info.Mode())
+	}
+}
+
+func TestForwardingHeaders(t *testing.T) {
+	t.Parallel()
+	for trusted, want := range map[string]string{"": "127.0.0.1", "trusted_proxies = ['127.0.0.1']\n": "203.0.113.9, 127.0.0.1"} {
+		s := build(t, settings+trusted+service("api", ""))
+		s.spawn("api:alice")
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://alice.api.localhost/headers", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Forwarded-For", "203.0.113.9")
+		answer, err := s.http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seen struct{ Header http.Header }
+		err = json.NewDecoder(answer.Body).Decode(&seen)
+		if closeErr := answer.Body.Close(); err != nil || closeErr != nil {
+			t.Fatal(err, closeErr)
+		}
+		if got := seen.Header.Get("X-Forwarded-For"); got != want {
+			t.Errorf("with %q: X-Forwarded-For %q, want %q", trusted, got, want)
+		}
 	}
 }
 

@@ -246,7 +246,6 @@ func newRawTenant(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) 
 	}
 	var conns sync.WaitGroup
 	accepting := make(chan struct{})
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	go func() {
 		defer close(accepting)
 		for n := 0; ; n++ {
@@ -255,7 +254,7 @@ func newRawTenant(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) 
 				return
 			}
 			conns.Add(1)
-			stop := context.AfterFunc(ctx, func() { c.Close() })
+			stop := context.AfterFunc(t.Context(), func() { c.Close() })
 			go func() {
 				defer conns.Done()
 				defer stop()
@@ -264,7 +263,7 @@ func newRawTenant(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) 
 			}()
 		}
 	}()
-	t.Cleanup(func() { listener.Close(); cancel(); <-accepting; conns.Wait() })
+	t.Cleanup(func() { listener.Close(); <-accepting; conns.Wait() })
 	return newLife(listener.Addr().String())
 }
 

@@ -236,7 +236,10 @@ func (i *instance) onDeadline() {
 	}
 }
 
-// note writes a remark of ours into the instance's own log.
+// note writes a remark about an instance that does not do well into its own log, for
+// its people, and into the daemon's, for the operator.
 func (i *instance) note(format string, args ...any) {
-	i.sup.Logs.Append(i.id, logLevel, "tenement: "+fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	i.sup.Logs.Append(i.id, logLevel, "tenement: "+text)
+	i.sup.Log.Warn("instance", "instance", i.id, "event", text)
 }

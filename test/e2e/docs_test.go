@@ -147,6 +147,18 @@ func TestOperationsDocument(t *testing.T) {
 	}
 }
 
+func TestAPIDocument(t *testing.T) {
+	t.Parallel()
+	require(t, "curl", "install curl (Debian: apt-get install curl)")
+	d := founding(t)
+	script := block(t, "docs/api.md", "sh", "token-gen")
+	script = strings.ReplaceAll(script, "http://example.com/", "--fail http://localhost:"+d.port()+"/")
+	if out := d.shell(script); !strings.Contains(out, `"id":"api:carol"`) {
+		t.Errorf("printed:\n%s", out)
+	}
+	d.get(200, "carol.api.localhost", "/health")
+}
+
 // TestEveryCommandOfTheReadme: the table of commands and the program know the same ones.
 func TestEveryCommandOfTheReadme(t *testing.T) {
 	t.Parallel()
