@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"tenement"
 	"tenement/internal/api"
 	"tenement/internal/config"
@@ -31,7 +33,7 @@ func dialTo(address string) probe.Dial {
 
 func TestMain(m *testing.M) {
 	runtimetest.TenantMain()
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // site is one whole daemon with real tenants, in a directory of its own.

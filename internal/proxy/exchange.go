@@ -46,6 +46,7 @@ type exchange struct {
 	cancel  context.CancelCauseFunc // breaks off what is under way with the tenant
 	tunnel  tunnel
 	upgrade string // of a 426, which must name the protocol it asks for
+	sent    bool   // a process that died had read of the request: perhaps it died of it
 }
 
 func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
@@ -164,7 +165,8 @@ func (x *exchange) attempt(ctx context.Context, out *http.Request) (res *http.Re
 	if ctx.Err() != nil {
 		return nil, false, context.Cause(ctx)
 	}
-	again = unread && !answered.Load() && (!sent.Load() || idempotent(out.Method))
+	again = unread && !answered.Load() && (!sent.Load() || idempotent(out.Method) && !x.sent)
+	x.sent = x.sent || sent.Load()
 	return nil, again, &tenement.Error{Code: tenement.CodeBroken, Op: "forward", Err: err}
 }
 

@@ -92,6 +92,22 @@ func dying(answer string) func(t *testing.T) *life {
 
 func refusing(*testing.T) *life { return newRefusing() }
 
+// TestRequestThatKills: a request that a process died of twice is not tried on a third.
+func TestRequestThatKills(t *testing.T) {
+	t.Parallel()
+	first, firstRequests := newDying(t, "")
+	second, secondRequests := newDying(t, "")
+	third, thirdRequests := newDying(t, "")
+	f := newFront(t, []*life{first, second, third}, nil)
+	res, _ := f.do(t, f.request(t, http.MethodGet, "/", nil))
+	if res.StatusCode != http.StatusBadGateway {
+		t.Errorf("answered %s", res.Status)
+	}
+	if a, b, c := firstRequests.Load(), secondRequests.Load(), thirdRequests.Load(); a != 1 || b != 1 || c != 0 {
+		t.Errorf("the processes were asked %d, %d and %d times", a, b, c)
+	}
+}
+
 func TestRetriesAreBounded(t *testing.T) {
 	t.Parallel()
 	f := newFront(t, []*life{newRefusing(), newRefusing(), newRefusing(), newTenant(t, hello)}, nil)

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"tenement"
 	"tenement/internal/disk"
 	"tenement/internal/logs"
@@ -23,6 +25,8 @@ var (
 	alice = tenement.InstanceID{Service: "api", Name: "alice"}
 	bob   = tenement.InstanceID{Service: "api", Name: "bob"}
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a supervisor with a fake runtime and everything else real.
 type world struct {
