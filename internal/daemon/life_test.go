@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -127,6 +128,61 @@ func TestRequestAfterKillIsServed(t *testing.T) {
 			t.Errorf("the dead process %d answered", pid)
 		}
 	}
+}
+
+// TestNoGetFailsWhileTenantsAreKilled: reads go on, whatever is killed under them, as
+// long as the restart budget lasts.
+func TestNoGetFailsWhileTenantsAreKilled(t *testing.T) {
+	t.Parallel()
+	s := build(t, settings+service("api", `health = "/health"`))
+	const readers = 4
+	var group sync.WaitGroup
+	for _, name := range []string{"alice", "bob", "carol"} {
+		s.spawn("api:" + name)
+		url := "http://" + name + ".api.localhost/"
+		done := make(chan struct{})
+		var answered [readers]atomic.Int64
+		for n := range readers {
+			group.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					default:
+					}
+					if status, body, err := s.ask(t.Context(), url); err != nil || status != http.StatusOK {
+						t.Errorf("GET %s: %d %s %v", url, status, body, err)
+						return
+					}
+					answered[n].Add(1)
+				}
+			})
+		}
+		group.Go(func() {
+			defer close(done)
+			for range 3 { // max_restarts
+				var before [readers]int64
+				for n := range answered {
+					before[n] = answered[n].Load()
+				}
+				// Two answers each: no request that a kill may hit was hit before.
+				runtimetest.Eventually(t, "answers to all readers", func() bool {
+					for n := range answered {
+						if answered[n].Load() < before[n]+2 {
+							return t.Failed()
+						}
+					}
+					return true
+				})
+				if pid := s.instance("api:" + name).PID; pid > 0 {
+					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestWebSocketThroughAColdWake(t *testing.T) {
