@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -219,6 +220,34 @@ func TestForwardingHeaders(t *testing.T) {
 		if got := seen.Header.Get("X-Forwarded-For"); got != want {
 			t.Errorf("with %q: X-Forwarded-For %q, want %q", trusted, got, want)
 		}
+	}
+}
+
+// TestListOfWhatDoesNotSleep: what is awake and what failed, page by page, and nothing else.
+func TestListOfWhatDoesNotSleep(t *testing.T) {
+	t.Parallel()
+	s := build(t, settings+"max_restarts = 0\n"+service("api", "")+service("broken", "", "-exit=1"))
+	s.spawn("api:alice", "api:bob", "api:sleeper", "broken:alice", "broken:untried")
+	s.get("http://alice.api.localhost/")
+	s.get("http://bob.api.localhost/")
+	s.wants("http://alice.broken.localhost/", http.StatusServiceUnavailable)
+	s.until("broken:alice", tenement.Failed)
+	var listed []string
+	for o := (api.ListOptions{AwakeOnly: true, Limit: 1}); ; {
+		page, err := s.api.Instances(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range page.Instances {
+			listed = append(listed, i.ID.String()+" "+i.State.String())
+		}
+		if page.Next.IsZero() || len(listed) > 5 {
+			break
+		}
+		o.After = page.Next
+	}
+	if want := []string{"api:alice ready", "api:bob ready", "broken:alice failed"}; !slices.Equal(listed, want) {
+		t.Errorf("listed %v, want %v", listed, want)
 	}
 }
 
