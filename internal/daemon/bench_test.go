@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"tenement/internal/api"
+	"tenement/internal/daemon"
 	"tenement/internal/probe"
+	"tenement/internal/store"
 )
 
 // buildTenant compiles a Go program such as a customer would have: the tenant
@@ -56,12 +57,7 @@ func BenchmarkColdStart(b *testing.B) {
 	s.spawn("api:alice")
 	var cold, bare []time.Duration
 	for b.Loop() {
-		begin := time.Now()
-		s.get("http://alice.api.localhost/")
-		cold = append(cold, time.Since(begin))
-		if err := s.api.Stop(b.Context(), id(b, "api:alice")); err != nil {
-			b.Fatal(err)
-		}
+		cold = append(cold, wake(b, s))
 		bare = append(bare, bareStart(b, program))
 	}
 	b.ReportMetric(milliseconds(median(cold)), "cold-ms")
@@ -138,31 +134,49 @@ func timeOf(b *testing.B, c *http.Client, url string) time.Duration {
 // BenchmarkWakeAmong100000 is BenchmarkColdStart's request with 100,000 others asleep.
 func BenchmarkWakeAmong100000(b *testing.B) {
 	program := buildTenant(b)
-	s := build(b, settings+fmt.Sprintf("\n[service.api]\ncommand = %q\n", program))
-	s.spawn("api:alice")
-	var few, many []time.Duration
-	wake := func() time.Duration {
-		begin := time.Now()
-		s.get("http://alice.api.localhost/")
-		took := time.Since(begin)
-		if err := s.api.Stop(b.Context(), id(b, "api:alice")); err != nil {
-			b.Fatal(err)
-		}
-		return took
-	}
-	for range 50 {
-		few = append(few, wake())
-	}
-	for n := range 100_000 {
-		if _, err := s.api.Spawn(b.Context(), id(b, "api:c"+strconv.Itoa(n)), api.SpawnOptions{}); err != nil {
-			b.Fatal(err)
-		}
+	text := settings + fmt.Sprintf("\n[service.api]\ncommand = %q\n", program)
+	few, many := build(b, text), buildIn(b, fullDir(b, 100_000), text)
+	var alone, among []time.Duration
+	for _, s := range []*site{few, many} {
+		s.spawn("api:alice")
 	}
 	for b.Loop() {
-		many = append(many, wake())
+		alone = append(alone, wake(b, few))
+		among = append(among, wake(b, many))
 	}
-	b.ReportMetric(milliseconds(median(few)), "alone-ms")
-	b.ReportMetric(milliseconds(median(many)), "among-ms")
+	b.ReportMetric(milliseconds(median(alone)), "alone-ms")
+	b.ReportMetric(milliseconds(median(among)), "among-ms")
+}
+
+// wake times one request to alice, asleep, and puts her back to sleep.
+func wake(b *testing.B, s *site) time.Duration {
+	b.Helper()
+	begin := time.Now()
+	s.get("http://alice.api.localhost/")
+	took := time.Since(begin)
+	if err := s.api.Stop(b.Context(), id(b, "api:alice")); err != nil {
+		b.Fatal(err)
+	}
+	return took
+}
+
+// fullDir is a data directory in which n instances are registered.
+func fullDir(b *testing.B, n int) string {
+	b.Helper()
+	dir := shortDir(b)
+	s, err := store.Open(b.Context(), daemon.StateDir(dir))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range n {
+		if _, err := s.Register(b.Context(), id(b, "api:c"+strconv.Itoa(i)), time.Now()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return dir
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -33,6 +33,9 @@ func (s *Store) Register(ctx context.Context, id tenement.InstanceID, now time.T
 		return false, failure("register "+id.String(), err)
 	}
 	n, err := result.RowsAffected()
+	if n > 0 {
+		err = s.durable(err)
+	}
 	return n > 0, failure("register "+id.String(), err)
 }
 
@@ -117,15 +120,15 @@ func (f Filter) query() (string, []any) {
 // Delete removes id from the registry, with its weight and failure; a process
 // that is known of it stays known. It is CodeNotFound if id is not registered.
 func (s *Store) Delete(ctx context.Context, id tenement.InstanceID) error {
-	return failure("delete "+id.String(), changedOne(s.write.ExecContext(ctx,
-		"DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name)))
+	return failure("delete "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
+		"DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name))))
 }
 
 // SetSuspended says whether the operator switched id off. It is CodeNotFound if
 // id is not registered.
 func (s *Store) SetSuspended(ctx context.Context, id tenement.InstanceID, suspended bool) error {
-	return failure("set suspended of "+id.String(), changedOne(s.write.ExecContext(ctx,
-		"UPDATE instances SET suspended = ? WHERE service = ? AND name = ?", suspended, id.Service, id.Name)))
+	return failure("set suspended of "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
+		"UPDATE instances SET suspended = ? WHERE service = ? AND name = ?", suspended, id.Service, id.Name))))
 }
 
 // Weight is an instance's share of its service's own host.
@@ -142,7 +145,7 @@ func (s *Store) SetWeights(ctx context.Context, weights ...Weight) error {
 			return err
 		}
 	}
-	return failure("set weights", s.inTransaction(ctx, func(tx *sql.Tx) error {
+	return failure("set weights", s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
 		for _, w := range weights {
 			err := changedOne(tx.ExecContext(ctx,
 				"UPDATE instances SET weight = ? WHERE service = ? AND name = ?", w.Weight, w.ID.Service, w.ID.Name))
@@ -151,7 +154,7 @@ func (s *Store) SetWeights(ctx context.Context, weights ...Weight) error {
 			}
 		}
 		return nil
-	}))
+	})))
 }
 
 // Weights lists the instances that have a weight above 0, ordered by service and name.

@@ -23,7 +23,7 @@ func (s *Store) CreateToken(ctx context.Context, t tenement.Token, hash [32]byte
 	_, err := s.write.ExecContext(ctx,
 		"INSERT INTO tokens (hash, "+tokenColumns+") VALUES (?, ?, ?, ?, ?, ?)",
 		hash[:], t.ID, t.Scope.Tenant, nanos(t.CreatedAt), nanos(t.ExpiresAt), nanos(t.LastUsed))
-	return failure(op, err)
+	return failure(op, s.durable(err))
 }
 
 // TokenByHash finds a token by the SHA-256 sum of its secret. It is CodeNotFound
@@ -54,7 +54,7 @@ func (s *Store) Tokens(ctx context.Context) ([]tenement.Token, error) {
 // DeleteToken forgets the token with this id: it counts no more from then on. It
 // is CodeNotFound if there is none.
 func (s *Store) DeleteToken(ctx context.Context, id string) error {
-	return failure("delete token "+id, changedOne(s.write.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id)))
+	return failure("delete token "+id, s.durable(changedOne(s.write.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id))))
 }
 
 // TouchToken remembers that the token with this id was used at the given time; an
