@@ -110,6 +110,51 @@ func TestRequestDuringBackoffEndsIt(t *testing.T) {
 	})
 }
 
+func TestRequestDuringBackoffOfAFailedStartJoinsTheNext(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.refused(alice, tenement.CodeUnavailable)
+		w.refused(alice, tenement.CodeUnavailable)
+		w.wantState(alice, tenement.Backoff)
+		begin := time.Now()
+		w.acquire(alice).Release()
+		if took := time.Since(begin).Truncate(10 * time.Millisecond); took != time.Second {
+			t.Errorf("held for %s, want the back-off of 1 s", took)
+		}
+		w.wantStarts(alice, 3)
+	}, withScript(func(_ tenement.InstanceID, n int) runtimetest.Behaviour {
+		if n < 3 {
+			return runtimetest.Behaviour{StartError: &tenement.Error{Code: tenement.CodeUnavailable, Op: "start"}}
+		}
+		return runtimetest.Behaviour{}
+	}))
+}
+
+func TestOldCrashesAreForgottenAtSleep(t *testing.T) {
+	simulate(t, func(w *world) {
+		crashes := func() int {
+			row, err := w.Store.Instance(w.t.Context(), alice)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(row.Failure.Crashes)
+		}
+		w.wake(alice).End(crash)
+		pass(time.Minute)
+		if err := w.Stop(w.t.Context(), alice); err != nil {
+			t.Fatal(err)
+		}
+		if n := crashes(); n != 1 {
+			t.Errorf("%d crashes are remembered, want 1", n)
+		}
+		w.wake(alice)
+		pass(6 * time.Minute)
+		w.wantState(alice, tenement.Asleep)
+		if n := crashes(); n != 0 {
+			t.Errorf("%d crashes are remembered after the window", n)
+		}
+	})
+}
+
 func TestCrashesDecay(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.wake(alice)

@@ -82,11 +82,10 @@ func (l *life) check(limit time.Duration) {
 	l.checked <- probe.Check(ctx, l.process.Dial, l.service.Health.Path)
 }
 
-// watch sees the process out: no lease on what has ended, no tree left behind. One
-// that ended by itself has nothing to save; one that was told to has its time.
+// watch sees the process out: no tree is left behind. One that ended by itself has
+// nothing to save; one that was told to end has its time.
 func (l *life) watch() {
 	<-l.process.Exited()
-	l.gate.close()
 	if !l.told.Load() {
 		l.hurryUp()
 	}

@@ -200,14 +200,16 @@ func TestSuspendReleasesThoseWhoWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		waiting := async(func() error { return w.Start(w.t.Context(), alice) })
 		pass(time.Second)
-		if err := w.Suspend(w.t.Context(), alice); err != nil {
-			t.Fatal(err)
+		suspended := async(func() error { return w.Suspend(w.t.Context(), alice) })
+		begin := time.Now()
+		if err := <-waiting; tenement.CodeOf(err) != tenement.CodeSuspended || time.Since(begin) != 0 {
+			t.Errorf("error %v after %s, want it at once", err, time.Since(begin))
 		}
-		if err := <-waiting; tenement.CodeOf(err) != tenement.CodeSuspended {
-			t.Errorf("error %v", err)
+		if err := <-suspended; err != nil {
+			t.Error(err)
 		}
 		w.wantState(alice, tenement.Suspended)
-	}, booting(5*time.Second))
+	}, always(runtimetest.Behaviour{Boot: 5 * time.Second, TermTime: 3 * time.Second}))
 }
 
 func TestRestart(t *testing.T) {

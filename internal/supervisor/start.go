@@ -146,11 +146,10 @@ func (i *instance) sleepIfIdle() {
 // callBack returns an instance that was going to sleep for want of traffic.
 func (i *instance) callBack() {
 	o := &i.own
-	o.life.gate.reopen()
 	if o.life.hasExited() {
-		o.life.gate.close() // its end is being reported
-		return
+		return // its end is being reported
 	}
+	o.life.gate.reopen()
 	i.step(tenement.Wake)
 	o.goal = tenement.GoalRun
 	i.serveWaiters()

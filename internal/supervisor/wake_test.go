@@ -35,6 +35,8 @@ func TestClientThatGivesUpStopsNothing(t *testing.T) {
 		w.wantState(alice, tenement.Starting)
 		w.acquire(alice).Release()
 		w.wantStarts(alice, 1)
+		pass(5*time.Minute + time.Second) // no lease was left to the one who went away
+		w.wantState(alice, tenement.Asleep)
 	}, booting(3*time.Second))
 }
 

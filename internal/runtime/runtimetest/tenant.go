@@ -70,6 +70,7 @@ func runTenant(args []string) error {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	if *idle {
+		fmt.Println("deaf") // from here on: the parent waits for it
 		select {}
 	}
 	if *exitCode >= 0 {
@@ -149,8 +150,14 @@ func startChild(w http.ResponseWriter, r *http.Request) {
 	command := TenantCommand("-idle")
 	child := exec.Command(command[0], command[1:]...)
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: r.FormValue("setsid") != ""}
-	child.Stdout = os.Stdout
-	if err := child.Start(); err != nil {
+	said, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err == nil {
+		_, err = said.Read(make([]byte, 1))
+	}
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
