@@ -1,0 +1,65 @@
+package runtime
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"strconv"
+	"testing"
+
+	"tenement"
+)
+
+func TestPortsAreGivenOnceAndGivenBack(t *testing.T) {
+	t.Parallel()
+	h := NewHost(nil, slog.New(slog.DiscardHandler))
+	start := func(command string) (Process, error) {
+		return h.Start(t.Context(), Spec{
+			Instance: tenement.InstanceID{Service: "api", Name: "alice"},
+			Service:  &tenement.Service{Name: "api", Command: []tenement.Template{tenement.MustTemplate(command)}},
+			DataDir:  t.TempDir(), Stdout: io.Discard, Stderr: io.Discard,
+		})
+	}
+	p, err := start("true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if port := p.Ref().Port; !h.ports.taken[port] || port < FirstPort || port > LastPort {
+		t.Errorf("port %d of %v", port, h.ports.taken)
+	}
+	<-p.Exited()
+	if len(h.ports.taken) != 1 {
+		t.Error("the port was given back before the tree was gone")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Release(ended); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := start("no-such-program"); err == nil {
+		t.Fatal("no error")
+	}
+	if len(h.ports.taken) != 0 {
+		t.Errorf("ports %v are still taken", h.ports.taken)
+	}
+}
+
+func TestPortInUseIsPassedOver(t *testing.T) {
+	t.Parallel()
+	pool := newPortPool()
+	first, err := pool.take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.free(first)
+	stranger, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(first)))
+	if err != nil {
+		t.Skipf("somebody else was faster at port %d: %v", first, err)
+	}
+	defer func() { _ = stranger.Close() }()
+	pool.next = first
+	if second, err := pool.take(); err != nil || second == first {
+		t.Errorf("port %d, %v, while a stranger listens on %d", second, err, first)
+	}
+}
