@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"tenement"
 )
@@ -86,6 +88,45 @@ func mountPoint() (string, error) {
 		}
 	}
 	return "", errors.New("no cgroup v2 hierarchy is mounted")
+}
+
+// Sweep ends everything in the tree and removes its groups, as they were left by a
+// process that had the tree before and did not come to its end. It waits for what it
+// ended until ctx does; the error says what is left.
+func (t *Tree) Sweep(ctx context.Context) error {
+	entries, err := os.ReadDir(t.dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			err = errors.Join(err, At(filepath.Join(t.dir, entry.Name())).end(ctx))
+		}
+	}
+	return err
+}
+
+// end kills what is in the group and removes it.
+func (g *Group) end(ctx context.Context) error {
+	if err := g.Kill(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		populated, err := g.Populated()
+		if err != nil {
+			return err
+		}
+		if !populated {
+			return g.Remove()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("processes in %s survive SIGKILL", g.dir)
+		}
+	}
 }
 
 // Close removes the tree's own directory when nothing is left in it.

@@ -39,18 +39,7 @@ func TestKillEndsAllAndTheGroupCanGo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dir, err := group.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		shell := exec.CommandContext(t.Context(), "sh", "-c", "setsid sleep 1000 & sleep 1000 & wait")
-		shell.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-		if err := shell.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if err := dir.Close(); err != nil {
-			t.Fatal(err)
-		}
+		shell := startIn(t, group, "setsid sleep 1000 & sleep 1000 & wait")
 		pids, err := group.Processes()
 		if err != nil || !slices.Contains(pids, shell.Process.Pid) {
 			t.Errorf("processes %v without %d, %v", pids, shell.Process.Pid, err)
@@ -71,6 +60,48 @@ func TestKillEndsAllAndTheGroupCanGo(t *testing.T) {
 			t.Errorf("again: %v", err)
 		}
 	}
+}
+
+func TestSweepEndsWhatWasLeft(t *testing.T) {
+	t.Parallel()
+	tree := open(t)
+	var left []*exec.Cmd
+	for range 3 {
+		group, err := tree.New("api.alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, startIn(t, group, "sleep 1000"))
+	}
+	if _, err := tree.New("empty"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := tree.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range left {
+		if err := c.Wait(); err == nil {
+			t.Error("it ended by itself")
+		}
+	}
+}
+
+// startIn runs a shell's script in group.
+func startIn(t *testing.T, group *cgroup.Group, script string) *exec.Cmd {
+	t.Helper()
+	dir, err := group.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dir.Close() }()
+	shell := exec.CommandContext(t.Context(), "sh", "-c", script)
+	shell.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return shell
 }
 
 func TestGroupThatIsGoneIsEmpty(t *testing.T) {

@@ -43,7 +43,7 @@ type Options struct {
 }
 
 // StateDir is where, below the data directory, the daemon keeps its own state; no
-// service can have that name. SocketPath is its local API.
+// service can have that name.
 func StateDir(dataDir string) string { return filepath.Join(dataDir, ".tenement") }
 
 // SocketPath is where the daemon of dataDir answers the management API locally.
@@ -103,7 +103,7 @@ func open(ctx context.Context, o Options) (_ *daemon, err error) {
 	if err := d.loadWeights(ctx); err != nil {
 		return nil, err
 	}
-	d.openCgroups()
+	d.openCgroups(ctx)
 	d.supervisor = d.newSupervisor()
 	d.backend = &backend{daemon: d, ctx: context.WithoutCancel(ctx)}
 	if err := d.listen(ctx); err != nil {
@@ -135,9 +135,13 @@ func (d *daemon) loadWeights(ctx context.Context) error {
 	return nil
 }
 
+// sweepTime bounds the wait for what an earlier daemon left in the cgroups to be gone.
+const sweepTime = 10 * time.Second
+
 // openCgroups gives each data directory a subtree of its own, so that two daemons
-// on one machine stay apart.
-func (d *daemon) openCgroups() {
+// on one machine stay apart. What is in it was left by an earlier daemon that was
+// killed, for the store is ours alone; it is ended, on record or not.
+func (d *daemon) openCgroups(ctx context.Context) {
 	sum := sha256.Sum256([]byte(d.Config.DataDir))
 	tree, err := cgroup.Open("tenement-" + hex.EncodeToString(sum[:6]))
 	if err != nil {
@@ -146,6 +150,11 @@ func (d *daemon) openCgroups() {
 	}
 	d.cgroups = tree
 	d.closers = append(d.closers, tree)
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	if err := tree.Sweep(ctx); err != nil {
+		d.Log.Error("cannot end what an earlier daemon left running", "error", err)
+	}
 }
 
 func (d *daemon) newSupervisor() *supervisor.Supervisor {

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"tenement"
+	"tenement/internal/cgroup"
 	"tenement/internal/store" // and with it the SQLite driver
 )
 
@@ -72,7 +75,7 @@ func TestKilledDaemon(t *testing.T) {
 	if err := first.process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	waitGone(t, first.process.Pid)
+	first.waitReaped()
 	if status(t, orphan, "State") == "" {
 		t.Fatal("the tenant ended with the daemon: the test shows nothing")
 	}
@@ -92,14 +95,88 @@ func TestKilledDaemon(t *testing.T) {
 	second.get(http.StatusOK, "notes.localhost", "/notes")
 }
 
+// TestOrphansWithoutARecord: the daemon is killed and so is the tenant's main process, or
+// the daemon had not come to recording it. What that one had started is found and ended
+// all the same, and no group stays behind: a daemon that cannot remove its groups ends
+// with an error, which the test would see.
+func TestOrphansWithoutARecord(t *testing.T) {
+	t.Parallel()
+	requireCgroups(t)
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "tenement.toml")
+	text := fmt.Sprintf(`[service.notes]
+command = "sh -c 'sleep 1000 & echo $! >child; exec %s/bin/notes'"
+workdir = "{data_dir}/{id}"
+health = "/health"
+`, root)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := startConfig(t, config, t.TempDir())
+	first.command("spawn", "notes:alice")
+	child, err := strconv.Atoi(strings.TrimSpace(read(t, filepath.Join(first.dataDir, "notes", "alice", "child"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	main := first.pid("notes:alice")
+	first.killed = true
+	for _, pid := range []int{first.process.Pid, main} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first.waitReaped()
+	waitGone(t, main)
+	if status(t, child, "State") == "" {
+		t.Fatal("the child ended with its parent: the test shows nothing")
+	}
+	s, err := store.Open(t.Context(), filepath.Join(first.dataDir, ".tenement"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.DeleteProcess(t.Context(), tenement.InstanceID{Service: "notes", Name: "alice"})
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	startConfig(t, config, first.dataDir)
+	waitGone(t, child)
+}
+
+// requireCgroups skips the test where a daemon could make none.
+func requireCgroups(t *testing.T) {
+	t.Helper()
+	tree, err := cgroup.Open(fmt.Sprintf("tenement-e2e-%d", os.Getpid()))
+	if err == nil {
+		err = tree.Close()
+	}
+	switch {
+	case err == nil:
+	case slices.Contains(strings.Split(os.Getenv("TENEMENT_REQUIRE"), ","), "cgroup"):
+		t.Fatal(err)
+	default:
+		t.Skipf("%v (run as root on a machine with a cgroup v2 hierarchy)", err)
+	}
+}
+
 // waitGone polls until pid is no process, or only a zombie that waits for its parent.
 func waitGone(t *testing.T, pid int) {
 	t.Helper()
+	waitState(t, pid, func(state string) bool { return state == "" || strings.HasPrefix(state, "Z") })
+}
+
+// waitReaped polls until the daemon, a child of the test's, is no process at all: while
+// it is a zombie, one of its threads may still hold its files, and so its lock.
+func (d *daemon) waitReaped() {
+	d.t.Helper()
+	waitState(d.t, d.process.Pid, func(state string) bool { return state == "" })
+}
+
+func waitState(t *testing.T, pid int, ok func(state string) bool) {
+	t.Helper()
 	deadline := time.After(stopTimeout)
-	for tick := time.Tick(5 * time.Millisecond); ; {
-		if state := status(t, pid, "State"); state == "" || strings.HasPrefix(state, "Z") {
-			return
-		}
+	for tick := time.Tick(5 * time.Millisecond); !ok(status(t, pid, "State")); {
 		select {
 		case <-tick:
 		case <-deadline:
@@ -208,7 +285,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if err := d.process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	waitGone(t, d.process.Pid)
+	d.waitReaped()
 	startConfig(t, d.config, d.dataDir) // ends what is left
 	waitGone(t, tenant)
 }
