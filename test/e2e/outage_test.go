@@ -120,6 +120,7 @@ health = "/health"
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) }) // there only if the test failed
 	main := first.pid("notes:alice")
 	first.killed = true
 	for _, pid := range []int{first.process.Pid, main} {
