@@ -102,11 +102,17 @@ func (b *backend) row(ctx context.Context, id tenement.InstanceID) (tenement.Ins
 
 // Instance implements [api.Backend].
 func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenement.Status, error) {
+	// In this order: an owner that ends in between has written the row before.
+	st, awake := b.supervisor.Observe(id)
 	row, err := b.row(ctx, id)
 	if err != nil {
 		return tenement.Status{}, err
 	}
-	return b.status(row), nil
+	if !awake {
+		return b.status(row), nil
+	}
+	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
+	return st, nil
 }
 
 // URL is where people reach id.

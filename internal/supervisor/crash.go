@@ -28,8 +28,11 @@ func (i *instance) afterCrash(ended *life) {
 	}
 }
 
-// startFailed reports a start that came to nothing to all who waited for it.
+// startFailed reports a start that came to nothing to all who waited for it, and who
+// may ask for the reason in the next instant.
 func (i *instance) startFailed(err error) {
+	i.own.record.reason = err.Error()
+	i.publish()
 	i.failWaiters(i.unavailable(err, i.nextDelay()))
 	i.crashed(err)
 }

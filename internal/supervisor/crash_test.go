@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -310,4 +312,27 @@ func TestWithoutHealthPathNothingIsChecked(t *testing.T) {
 			t.Errorf("health %s, %d requests", st.Health, requests.Load())
 		}
 	}, always(runtimetest.Behaviour{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) })}))
+}
+
+// TestReasonIsThereBeforeTheAnswer: whoever was told that a start failed finds out why
+// from the instance's status, at once.
+func TestReasonIsThereBeforeTheAnswer(t *testing.T) {
+	simulate(t, func(w *world) {
+		for n := range 300 {
+			id := tenement.InstanceID{Service: "api", Name: fmt.Sprint("t", n)}
+			w.register(id)
+			w.refused(id, tenement.CodeUnavailable)
+			st, awake := w.Observe(id)
+			if !awake {
+				row, err := w.Store.Instance(w.t.Context(), id)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				st.Reason = row.Failure.Reason
+			}
+			if st.Reason == "" {
+				w.t.Fatalf("start %d failed for no reason, awake: %v", n, awake)
+			}
+		}
+	}, always(runtimetest.Behaviour{StartError: errors.New("broken")}))
 }

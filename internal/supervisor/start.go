@@ -111,6 +111,7 @@ func (i *instance) onProbe(err error) {
 func (i *instance) misbehaved(err error) {
 	o := &i.own
 	o.record.reason = err.Error()
+	i.publish()
 	i.failWaiters(i.unavailable(err, i.nextDelay()))
 	o.goal = tenement.GoalBackoff
 	i.terminate()
