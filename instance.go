@@ -46,6 +46,10 @@ type Ref struct {
 	BootID    string `json:"boot_id"`    // /proc/sys/kernel/random/boot_id
 	Port      int    `json:"port"`
 	Cgroup    string `json:"cgroup,omitempty"` // absolute path of its directory
+
+	Isolation Isolation `json:"isolation"`        // the runtime that has it
+	Stdout    string    `json:"stdout,omitempty"` // absolute paths of the FIFOs that it prints into
+	Stderr    string    `json:"stderr,omitempty"`
 }
 
 // Exit is how a process ended.

@@ -135,3 +135,20 @@ func wholeRunes(b []byte) []byte {
 	}
 	return b
 }
+
+// Sink returns what takes the output of id at level, as [Buffer.Writer] does.
+func (b *Buffer) Sink(id tenement.InstanceID, level Level) *Sink {
+	return &Sink{splitter{emit: func(line string) { b.add(id, level, line) }}}
+}
+
+// Sink implements runtime.Sink for one stream of one instance.
+type Sink struct{ splitter splitter }
+
+// Take takes the whole offer.
+func (s *Sink) Take(offer []byte, last bool) int {
+	s.splitter.write(offer)
+	if last {
+		s.splitter.flush()
+	}
+	return len(offer)
+}

@@ -65,7 +65,7 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 	p := &hostProcess{
 		host: h, child: child, output: out, group: group,
 		address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		ref:     tenement.Ref{PID: child.Pid, Port: port},
+		ref:     tenement.Ref{PID: child.Pid, Port: port, Isolation: tenement.IsolationProcess},
 		exited:  make(chan struct{}),
 	}
 	if group != nil {
@@ -79,7 +79,7 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 
 // Adopt implements [Runtime]. The output of an adopted process is lost until its
 // next start, and its exit status is unknown: it is nobody's child any more.
-func (h *Host) Adopt(_ context.Context, ref tenement.Ref) (Process, error) {
+func (h *Host) Adopt(_ context.Context, _ Spec, ref tenement.Ref) (Process, error) {
 	wait, err := adopt(ref)
 	if err != nil {
 		return nil, &tenement.Error{Code: tenement.CodeNotFound, Op: "adopt process " + strconv.Itoa(ref.PID), Err: err}

@@ -1,13 +1,12 @@
 package runtime
 
 import (
-	"io"
 	"os"
 	"sync"
 	"time"
 )
 
-// output carries what a process prints to the writers of its Spec.
+// output carries what a process prints to the sinks of its Spec.
 type output struct {
 	pipes []pipe
 	done  sync.WaitGroup
@@ -15,18 +14,18 @@ type output struct {
 
 type pipe struct {
 	from *os.File
-	to   io.Writer
+	to   Sink
 }
 
 // openOutput gives the child's first three descriptors and our ends of the pipes.
-func openOutput(stdout, stderr io.Writer) (child []*os.File, _ *output, err error) {
+func openOutput(stdout, stderr Sink) (child []*os.File, _ *output, err error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, nil, err
 	}
 	child = []*os.File{null}
 	out := &output{}
-	for _, to := range []io.Writer{stdout, stderr} {
+	for _, to := range []Sink{stdout, stderr} {
 		ours, theirs, err := os.Pipe()
 		if err != nil {
 			closeAll(child)
@@ -45,18 +44,20 @@ func (o *output) start() {
 	}
 }
 
-// copy has a small buffer: there are two of them per awake instance.
+// copy begins with a small buffer: there are two of them per awake instance.
 func (p pipe) copy() {
 	buf := make([]byte, 4<<10)
+	held := 0
 	for {
-		n, err := p.from.Read(buf)
-		if n > 0 {
-			if _, werr := p.to.Write(buf[:n]); werr != nil {
-				p.to = io.Discard // the tenant must never block on our log
-			}
-		}
+		n, err := p.from.Read(buf[held:])
+		held += n
+		taken := p.to.Take(buf[:held], err != nil)
+		held = copy(buf, buf[taken:held])
 		if err != nil {
 			return
+		}
+		if held == len(buf) {
+			buf = append(buf, make([]byte, min(len(buf), MaxOffer-len(buf)))...)
 		}
 	}
 }

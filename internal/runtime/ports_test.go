@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"strconv"
@@ -18,7 +17,7 @@ func TestPortsAreGivenOnceAndGivenBack(t *testing.T) {
 		return h.Start(t.Context(), Spec{
 			Instance: tenement.InstanceID{Service: "api", Name: "alice"},
 			Service:  &tenement.Service{Name: "api", Command: []tenement.Template{tenement.MustTemplate(command)}},
-			DataDir:  t.TempDir(), Stdout: io.Discard, Stderr: io.Discard,
+			DataDir:  t.TempDir(), Stdout: discard{}, Stderr: discard{},
 		})
 	}
 	p, err := start("true")
@@ -63,3 +62,8 @@ func TestPortInUseIsPassedOver(t *testing.T) {
 		t.Errorf("port %d, %v, while a stranger listens on %d", second, err, first)
 	}
 }
+
+// discard is a Sink that drops everything.
+type discard struct{}
+
+func (discard) Take(offer []byte, _ bool) int { return len(offer) }

@@ -4,7 +4,6 @@ package runtime
 
 import (
 	"context"
-	"io"
 	"net"
 	"os"
 
@@ -18,9 +17,11 @@ type Runtime interface {
 	// CodeUnavailable with a hint. ctx bounds the call, not the process.
 	Start(ctx context.Context, s Spec) (Process, error)
 
-	// Adopt takes over a process that an earlier daemon started. A process that is
-	// gone, or a stranger with its pid, is CodeNotFound and is left alone.
-	Adopt(ctx context.Context, r tenement.Ref) (Process, error)
+	// Adopt takes over the process r that an earlier daemon started for s. A process
+	// that is gone, or a stranger with its pid, is CodeNotFound and is left alone. One
+	// that is ours but cannot be served any more (its FIFOs are gone, say) is ended,
+	// and CodeUnavailable says why.
+	Adopt(ctx context.Context, s Spec, r tenement.Ref) (Process, error)
 }
 
 // Process is one life of an instance. Its methods may be called concurrently.
@@ -50,6 +51,20 @@ type Spec struct {
 	Instance tenement.InstanceID
 	Service  *tenement.Service
 	DataDir  string // the instance's own, existing and private
-	Stdout   io.Writer
-	Stderr   io.Writer
+	Stdout   Sink
+	Stderr   Sink
 }
+
+// Sink takes what a process prints on one stream. Calls for one stream come one after
+// the other.
+type Sink interface {
+	// Take is offered the oldest output that was not taken yet, and returns how many of
+	// its bytes need not be offered again: they are kept, or were dropped on purpose.
+	// The rest is offered again, with what was printed since, at the latest after a
+	// restart of the daemon. It takes at least one byte of an offer of MaxOffer bytes,
+	// and all of the last offer, after which comes nothing.
+	Take(offer []byte, last bool) int
+}
+
+// MaxOffer is the most that a [Sink] is offered at once, in bytes.
+const MaxOffer = 64 << 10

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"io"
 	"math"
 	"net/http"
 	"sync/atomic"
@@ -19,7 +18,6 @@ type life struct {
 	service   *tenement.Service
 	process   tenruntime.Process
 	transport tenement.Transport
-	output    []io.Closer
 	gate      gate
 	startedAt time.Time
 	wasReady  bool // the owner's
@@ -34,12 +32,11 @@ type life struct {
 
 var _ tenement.Lease = (*life)(nil)
 
-func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process, output []io.Closer) *life {
+func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process) *life {
 	l := &life{
 		service:   service,
 		process:   p,
 		transport: s.Transport(p.Dial),
-		output:    output,
 		startedAt: time.Now(),
 		probed:    make(chan error, 1),
 		checked:   make(chan error, 1),
@@ -92,9 +89,6 @@ func (l *life) watch() {
 	l.transport.CloseIdleConnections()
 	err := l.process.Release(l.hurry)
 	l.hurryUp()
-	for _, w := range l.output {
-		_ = w.Close() // flushes a last line into memory
-	}
 	l.released <- err
 }
 

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"errors"
-	"io"
 	"sync"
 	"time"
 
@@ -63,14 +62,14 @@ func (i *instance) launch() (*life, error) {
 			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
 		}
 	}
-	stdout, stderr := i.sup.outputs(i.id)
 	p, err := rt.Start(i.sup.lives, tenruntime.Spec{
-		Instance: i.id, Service: i.service, DataDir: dir, Stdout: stdout, Stderr: stderr,
+		Instance: i.id, Service: i.service, DataDir: dir,
+		Stdout: i.sup.Logs.Sink(i.id, logs.Stdout), Stderr: i.sup.Logs.Sink(i.id, logs.Stderr),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return newLife(i.sup, i.service, p, []io.Closer{stdout, stderr}), nil
+	return newLife(i.sup, i.service, p), nil
 }
 
 func (i *instance) releaseSlot() {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"runtime"
@@ -141,7 +140,7 @@ func (s *Supervisor) recover(ctx context.Context) error {
 func (s *Supervisor) endLeftover(ctx context.Context, id tenement.InstanceID, ref tenement.Ref) {
 	log := s.Log.With("instance", id, "pid", ref.PID)
 	for _, rt := range s.Runtimes {
-		p, err := rt.Adopt(ctx, ref)
+		p, err := rt.Adopt(ctx, tenruntime.Spec{Instance: id}, ref)
 		if tenement.CodeOf(err) == tenement.CodeNotFound {
 			continue
 		}
@@ -296,9 +295,4 @@ func (s *Supervisor) Observe(id tenement.InstanceID) (tenement.Status, bool) {
 		return i.observe()
 	}
 	return tenement.Status{}, false
-}
-
-// outputs are the writers for what an instance prints.
-func (s *Supervisor) outputs(id tenement.InstanceID) (stdout, stderr io.WriteCloser) {
-	return s.Logs.Writer(id, logs.Stdout), s.Logs.Writer(id, logs.Stderr)
 }

@@ -120,7 +120,7 @@ func (f *Fake) Start(_ context.Context, s runtime.Spec) (runtime.Process, error)
 }
 
 // Adopt implements runtime.Runtime: a fake never outlives its daemon.
-func (f *Fake) Adopt(context.Context, tenement.Ref) (runtime.Process, error) {
+func (f *Fake) Adopt(context.Context, runtime.Spec, tenement.Ref) (runtime.Process, error) {
 	return nil, &tenement.Error{Code: tenement.CodeNotFound, Op: "adopt", Err: errors.New("no such process")}
 }
 

@@ -69,6 +69,18 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
+// Take implements runtime.Sink: it takes everything.
+func (b *Buffer) Take(offer []byte, _ bool) int {
+	n, _ := b.Write(offer) // never fails
+	return n
+}
+
+// Discard is a runtime.Sink that drops everything.
+type Discard struct{}
+
+// Take implements runtime.Sink.
+func (Discard) Take(offer []byte, _ bool) int { return len(offer) }
+
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -86,7 +98,7 @@ func (b *bench) spec(name string, command ...string) runtime.Spec {
 	}
 	return runtime.Spec{
 		Instance: tenement.InstanceID{Service: "api", Name: name}, Service: service, DataDir: dir,
-		Stdout: io.Discard, Stderr: io.Discard,
+		Stdout: Discard{}, Stderr: Discard{},
 	}
 }
 
@@ -360,7 +372,7 @@ func testPorts(t *testing.T, b *bench) {
 
 func testAdopt(t *testing.T, b *bench) {
 	first := b.ready(b.spec("alice", TenantCommand("-ignore-term")...))
-	p, err := b.rt.Adopt(t.Context(), first.Ref())
+	p, err := b.rt.Adopt(t.Context(), runtime.Spec{Stdout: Discard{}, Stderr: Discard{}}, first.Ref())
 	if err != nil {
 		t.Skipf("cannot adopt here: %v", err)
 	}
@@ -388,7 +400,7 @@ func testAdoptStranger(t *testing.T, b *bench) {
 	} {
 		ref := p.Ref()
 		change(&ref)
-		if _, err := b.rt.Adopt(t.Context(), ref); tenement.CodeOf(err) != tenement.CodeNotFound {
+		if _, err := b.rt.Adopt(t.Context(), runtime.Spec{Stdout: Discard{}, Stderr: Discard{}}, ref); tenement.CodeOf(err) != tenement.CodeNotFound {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
