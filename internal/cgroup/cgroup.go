@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,7 @@ type Tree struct {
 // Open makes name below the calling process's own cgroup. CodeUnavailable means
 // that this machine, or this user, has no v2 hierarchy to write to.
 func Open(name string) (*Tree, error) {
-	root, err := ownDir()
+	root, err := Of(os.Getpid())
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -53,13 +54,13 @@ func unavailable(err error) error {
 	}
 }
 
-// ownDir is the directory of the calling process's cgroup (cgroups(7), "/proc files").
-func ownDir() (string, error) {
+// Of is the directory of the cgroup that process pid is in (cgroups(7), "/proc files").
+func Of(pid int) (string, error) {
 	mount, err := mountPoint()
 	if err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile("/proc/self/cgroup")
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return "", err
 	}
@@ -68,12 +69,12 @@ func ownDir() (string, error) {
 			return filepath.Join(mount, path), nil
 		}
 	}
-	return "", errors.New("this process is in no cgroup v2")
+	return "", fmt.Errorf("process %d is in no cgroup v2", pid)
 }
 
 // mountPoint is where the v2 hierarchy is mounted: /sys/fs/cgroup, or
 // /sys/fs/cgroup/unified beside version 1 (proc_pid_mountinfo(5)).
-func mountPoint() (string, error) {
+var mountPoint = sync.OnceValues(func() (string, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
@@ -88,29 +89,34 @@ func mountPoint() (string, error) {
 		}
 	}
 	return "", errors.New("no cgroup v2 hierarchy is mounted")
-}
+})
 
 // Sweep ends everything in the tree and removes its groups, as they were left by a
-// process that had the tree before and did not come to its end. It waits for what it
-// ended until ctx does; the error says what is left.
-func (t *Tree) Sweep(ctx context.Context) error {
+// process that had the tree before and did not come to its end. A group whose path keep
+// says yes to is spared; nil spares none. It waits for what it ended until ctx does; the
+// error says what is left.
+func (t *Tree) Sweep(ctx context.Context, keep func(path string) bool) error {
 	entries, err := os.ReadDir(t.dir)
 	if err != nil {
 		return err
 	}
+	var swept []*Group
 	for _, entry := range entries {
-		if entry.IsDir() {
-			err = errors.Join(err, At(filepath.Join(t.dir, entry.Name())).end(ctx))
+		path := filepath.Join(t.dir, entry.Name())
+		if !entry.IsDir() || keep != nil && keep(path) {
+			continue
 		}
+		swept = append(swept, At(path))
+		err = errors.Join(err, At(path).Kill())
+	}
+	for _, group := range swept {
+		err = errors.Join(err, group.removeOnceEmpty(ctx))
 	}
 	return err
 }
 
-// end kills what is in the group and removes it.
-func (g *Group) end(ctx context.Context) error {
-	if err := g.Kill(); err != nil {
-		return err
-	}
+// removeOnceEmpty waits for the end of what was killed in the group.
+func (g *Group) removeOnceEmpty(ctx context.Context) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -129,8 +135,15 @@ func (g *Group) end(ctx context.Context) error {
 	}
 }
 
-// Close removes the tree's own directory when nothing is left in it.
-func (t *Tree) Close() error { return os.Remove(t.dir) }
+// Close removes the tree's own directory, unless something lives in it: that was left
+// to whoever opens the tree next. An empty group that nobody removed is an error.
+func (t *Tree) Close() error {
+	err := os.Remove(t.dir)
+	if populated, unread := At(t.dir).Populated(); err != nil && unread == nil && populated {
+		return nil
+	}
+	return err
+}
 
 // Group is one cgroup. Every start gets a new one: after Kill, whatever is started
 // into the same directory is ended at once.
@@ -154,9 +167,14 @@ func (g *Group) Path() string { return g.dir }
 // Open gives the directory for clone3(2) with CLONE_INTO_CGROUP.
 func (g *Group) Open() (*os.File, error) { return os.Open(g.dir) }
 
-// Kill sends SIGKILL to everything in the group at once (cgroup-v2.rst, cgroup.kill).
+// Kill sends SIGKILL to everything in the group at once (cgroup-v2.rst, cgroup.kill). A
+// group that is gone holds nothing to kill.
 func (g *Group) Kill() error {
-	return os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0)
+	err := os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Populated reports whether anything lives in the group. It counts what Processes no

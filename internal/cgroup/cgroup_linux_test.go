@@ -77,7 +77,7 @@ func TestSweepEndsWhatWasLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time there is nothing to do
-		if err := tree.Sweep(t.Context()); err != nil {
+		if err := tree.Sweep(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,6 +85,49 @@ func TestSweepEndsWhatWasLeft(t *testing.T) {
 		if err := c.Wait(); err == nil {
 			t.Error("it ended by itself")
 		}
+	}
+}
+
+func TestSweepSparesWhatIsKept(t *testing.T) {
+	t.Parallel()
+	tree := open(t)
+	kept, err := tree.New("api.alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := tree.New("api.bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lives, ends := startIn(t, kept, "sleep 1000"), startIn(t, other, "sleep 1000")
+	if err := tree.Sweep(t.Context(), func(path string) bool { return path == kept.Path() }); err != nil {
+		t.Fatal(err)
+	}
+	_ = ends.Wait() // killed: an error by design
+	if path, err := cgroup.Of(lives.Process.Pid); path != kept.Path() || err != nil {
+		t.Errorf("what was kept is in %q and not in %q, %v", path, kept.Path(), err)
+	}
+	if err := tree.Close(); err != nil {
+		t.Errorf("close while something is left running on purpose: %v", err)
+	}
+	if err := tree.Sweep(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	_ = lives.Wait() // killed: an error by design
+}
+
+func TestCloseTellsOfAGroupThatWasForgotten(t *testing.T) {
+	t.Parallel()
+	tree := open(t)
+	group, err := tree.New("api.alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Close(); err == nil {
+		t.Error("no error")
+	}
+	if err := group.Remove(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -112,6 +155,9 @@ func TestGroupThatIsGoneIsEmpty(t *testing.T) {
 	}
 	if pids, err := group.Processes(); len(pids) > 0 || err != nil {
 		t.Errorf("%v, %v", pids, err)
+	}
+	if err := group.Kill(); err != nil {
+		t.Errorf("kill: %v", err)
 	}
 }
 

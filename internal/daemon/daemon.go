@@ -104,7 +104,11 @@ func open(ctx context.Context, o Options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.openCgroups(ctx)
-	d.supervisor = d.newSupervisor()
+	host, err := runtime.NewHost(filepath.Join(StateDir(o.Config.DataDir), "output"), d.cgroups, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	d.supervisor = d.newSupervisor(host)
 	d.backend = &backend{daemon: d, ctx: context.WithoutCancel(ctx)}
 	if err := d.listen(ctx); err != nil {
 		return nil, err
@@ -152,19 +156,19 @@ func (d *daemon) openCgroups(ctx context.Context) {
 	d.closers = append(d.closers, tree)
 	ctx, cancel := context.WithTimeout(ctx, sweepTime)
 	defer cancel()
-	if err := tree.Sweep(ctx); err != nil {
+	if err := tree.Sweep(ctx, nil); err != nil {
 		d.Log.Error("cannot end what an earlier daemon left running", "error", err)
 	}
 }
 
-func (d *daemon) newSupervisor() *supervisor.Supervisor {
+func (d *daemon) newSupervisor(host *runtime.Host) *supervisor.Supervisor {
 	return supervisor.New(supervisor.Config{
 		Store:    d.store,
 		Disk:     d.disk,
 		Logs:     d.logs,
 		Services: d.Config.Services,
 		Runtimes: map[tenement.Isolation]runtime.Runtime{
-			tenement.IsolationProcess: runtime.NewHost(d.cgroups, d.Log),
+			tenement.IsolationProcess: host,
 		},
 		Transport:   proxy.NewTransport,
 		Pinned:      d.Config.Instances,

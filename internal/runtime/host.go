@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,14 +19,24 @@ import (
 // a cgroup of its own. It keeps tenants' programs apart, not tenants from one another.
 type Host struct {
 	ports   *portPool
+	outputs *outputDir
 	cgroups *cgroup.Tree
 	log     *slog.Logger
 }
 
-// NewHost makes the runtime. Without cgroups a process that leaves its process
-// group survives the end of its instance.
-func NewHost(cgroups *cgroup.Tree, log *slog.Logger) *Host {
-	return &Host{ports: newPortPool(), cgroups: cgroups, log: log}
+// NewHost makes the runtime. dir, which is made if need be, is for what tenants print:
+// no other live daemon may have it, and the next one must, to adopt them. Without
+// cgroups a process that leaves its process group survives the end of its instance.
+// CodeUnavailable: this kernel is too old.
+func NewHost(dir string, cgroups *cgroup.Tree, log *slog.Logger) (*Host, error) {
+	if err := checkHandles(); err != nil {
+		return nil, err
+	}
+	outputs, err := openOutputDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Host{ports: newPortPool(), outputs: outputs, cgroups: cgroups, log: log}, nil
 }
 
 // Start implements [Runtime].
@@ -41,7 +52,12 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	files, out, err := openOutput(s.Stdout, s.Stderr)
+	ref, err := h.outputs.create(s.Instance)
+	if err != nil {
+		return nil, err
+	}
+	undo.add(func() { h.warn("remove FIFOs", h.outputs.remove(ref)) })
+	files, out, err := openOutput(ref, s)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +70,7 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 	}
 	if group != nil {
 		undo.add(func() { h.warn("remove cgroup", group.Remove()) })
+		ref.Cgroup = group.Path()
 	}
 	child, err := startProcess(c, files, attr, group)
 	if err != nil {
@@ -62,39 +79,54 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 			Hint: fmt.Sprintf("run %s by hand in %s to see why", c.path, c.dir),
 		}
 	}
-	p := &hostProcess{
-		host: h, child: child, output: out, group: group,
-		address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		ref:     tenement.Ref{PID: child.Pid, Port: port, Isolation: tenement.IsolationProcess},
-		exited:  make(chan struct{}),
-	}
-	if group != nil {
-		p.ref.Cgroup = group.Path()
-	}
-	p.ref.StartTime, p.ref.BootID = identify(child.Pid)
+	ref.PID, ref.Port, ref.Isolation = child.pid, port, tenement.IsolationProcess
+	ref.StartTime, ref.BootID = child.identify()
+	p := h.process(child, ref)
+	p.output = out
 	out.start()
-	go p.wait(waitFor(child.Pid))
+	go p.wait()
 	return p, nil
 }
 
-// Adopt implements [Runtime]. The output of an adopted process is lost until its
-// next start, and its exit status is unknown: it is nobody's child any more.
-func (h *Host) Adopt(_ context.Context, _ Spec, ref tenement.Ref) (Process, error) {
-	wait, err := adopt(ref)
+// Adopt implements [Runtime]. What a process has printed since the earlier daemon was
+// last able to store it reaches the sinks of s. Its exit status is known from Linux
+// 6.15 on.
+func (h *Host) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process, error) {
+	found, err := adopt(ref)
 	if err != nil {
-		return nil, &tenement.Error{Code: tenement.CodeNotFound, Op: "adopt process " + strconv.Itoa(ref.PID), Err: err}
+		return nil, err
 	}
+	p := h.process(found, ref)
 	h.ports.claim(ref.Port)
+	h.outputs.claim(ref)
+	err = p.takeOver(s)
+	go p.wait()
+	if err == nil {
+		return p, nil
+	}
+	failure := &tenement.Error{Code: tenement.CodeUnavailable, Op: "adopt " + s.Instance.String(), Err: err}
+	if err := p.end(ctx); err != nil {
+		failure.Code, failure.Err = tenement.CodeInternal, errors.Join(failure.Err, err)
+	}
+	return nil, failure
+}
+
+// Sweep removes the FIFOs of processes that an earlier daemon left and that are gone.
+// Call it when all that live were adopted. Nothing in them is lost: what nobody has
+// open is empty.
+func (h *Host) Sweep() error { return h.outputs.sweep() }
+
+// process is one that lives; the caller lets it wait.
+func (h *Host) process(handle *handle, ref tenement.Ref) *hostProcess {
 	p := &hostProcess{
-		host: h, output: &output{}, ref: ref,
+		host: h, handle: handle, output: &output{}, ref: ref,
 		address: net.JoinHostPort("127.0.0.1", strconv.Itoa(ref.Port)),
 		exited:  make(chan struct{}),
 	}
 	if ref.Cgroup != "" {
 		p.group = cgroup.At(ref.Cgroup)
 	}
-	go p.wait(wait)
-	return p, nil
+	return p
 }
 
 func (h *Host) attributes(id tenement.InstanceID) (*cgroup.Group, *syscall.SysProcAttr, error) {
@@ -114,7 +146,7 @@ func (h *Host) warn(op string, err error) {
 
 // startProcess clones straight into group, so that not even the first instruction
 // of the tenant runs outside of it.
-func startProcess(c command, files []*os.File, attr *syscall.SysProcAttr, group *cgroup.Group) (*os.Process, error) {
+func startProcess(c command, files []*os.File, attr *syscall.SysProcAttr, group *cgroup.Group) (*handle, error) {
 	if group != nil {
 		dir, err := group.Open()
 		if err != nil {
@@ -123,7 +155,7 @@ func startProcess(c command, files []*os.File, attr *syscall.SysProcAttr, group 
 		defer closeAll([]*os.File{dir})
 		cloneInto(attr, dir)
 	}
-	return os.StartProcess(c.path, c.args, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: attr})
+	return spawn(c, files, attr)
 }
 
 // cleanup undoes, in reverse order, what was acquired so far.

@@ -16,7 +16,7 @@ import (
 // hostProcess is one process tree on the host.
 type hostProcess struct {
 	host    *Host
-	child   *os.Process // nil when adopted
+	handle  *handle
 	output  *output
 	group   *cgroup.Group // nil without cgroups
 	address string
@@ -35,49 +35,68 @@ func (p *hostProcess) Dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp4", p.address)
 }
 
-// wait blocks without holding a thread where the kernel has pidfds, then reaps.
-func (p *hostProcess) wait(ended func()) {
-	ended()
-	if p.child != nil {
-		p.exit = exitOf(p.child.Wait())
-	}
+func (p *hostProcess) wait() {
+	p.exit = p.handle.wait()
 	close(p.exited)
 }
 
-func exitOf(state *os.ProcessState, err error) tenement.Exit {
-	if err != nil {
-		return tenement.Exit{Status: -1}
-	}
-	exit := tenement.Exit{Status: state.ExitCode(), Known: true}
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+func exitOf(status syscall.WaitStatus) tenement.Exit {
+	exit := tenement.Exit{Status: status.ExitStatus(), Known: true} // -1 when signaled
+	if status.Signaled() {
 		exit.Signal = status.Signal().String()
 	}
 	return exit
 }
 
-func (p *hostProcess) Signal(sig os.Signal) error {
-	if p.hasExited() {
-		return nil
+// takeOver makes sure that an adopted process is where it was started, and reads on
+// where the earlier daemon stopped.
+func (p *hostProcess) takeOver(s Spec) error {
+	if p.group != nil {
+		now, err := cgroup.Of(p.ref.PID)
+		if err != nil {
+			return err
+		}
+		if now != p.ref.Cgroup {
+			return fmt.Errorf("it is in cgroup %s and not in its own, %s", now, p.ref.Cgroup)
+		}
 	}
-	var err error
-	if p.child != nil {
-		err = p.child.Signal(sig)
-	} else {
-		err = signalAdopted(p.ref, sig)
+	theirs, out, err := openOutput(p.ref, s)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
-		return nil
-	}
-	return err
+	closeAll(theirs)
+	p.output = out
+	out.start()
+	return nil
 }
 
-func (p *hostProcess) hasExited() bool {
+// end kills the tree, wherever in it the main process is, and releases it.
+func (p *hostProcess) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	err := errors.Join(p.handle.signal(syscall.SIGKILL), ignoreGone(p.handle.signalGroup(syscall.SIGKILL)), p.Kill())
 	select {
 	case <-p.exited:
-		return true
-	default:
-		return false
+	case <-ctx.Done():
+		return errors.Join(err, p.survives())
 	}
+	if !until(ctx, func() bool { return p.handle.signalGroup(0) != nil }) {
+		err = errors.Join(err, p.survives())
+	}
+	cancel() // nothing of it is given more time
+	return errors.Join(err, p.Release(ctx))
+}
+
+func (p *hostProcess) survives() error {
+	return fmt.Errorf("processes of the tree of pid %d survive SIGKILL", p.ref.PID)
+}
+
+func (p *hostProcess) Signal(sig os.Signal) error {
+	number, ok := sig.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("unsupported signal %v", sig)
+	}
+	return p.handle.signal(number)
 }
 
 // Kill ends the tree: everything in the cgroup, which nothing can leave, or
@@ -86,14 +105,7 @@ func (p *hostProcess) Kill() error {
 	if p.group != nil {
 		return p.group.Kill()
 	}
-	return p.signalGroup(syscall.SIGKILL)
-}
-
-func (p *hostProcess) signalGroup(sig syscall.Signal) error {
-	if err := syscall.Kill(-p.ref.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return err
-	}
-	return nil
+	return ignoreGone(p.handle.signalGroup(syscall.SIGKILL))
 }
 
 // stragglers reports whether something of the tree is alive after its main process.
@@ -102,7 +114,7 @@ func (p *hostProcess) stragglers() bool {
 		populated, err := p.group.Populated()
 		return err == nil && populated
 	}
-	return syscall.Kill(-p.ref.PID, 0) == nil
+	return p.handle.signalGroup(0) == nil
 }
 
 // killWait bounds the time from SIGKILL to the disappearance of a tree. Only
@@ -113,15 +125,20 @@ const killWait = 10 * time.Second
 func (p *hostProcess) Release(ctx context.Context) error {
 	err := p.endStragglers(ctx)
 	p.output.close()
+	p.host.warn("remove FIFOs", p.host.outputs.remove(p.ref))
 	if err != nil {
 		return err // its port stays taken: something may still listen there
 	}
+	p.handle.close()
 	p.host.ports.free(p.ref.Port)
 	if p.group != nil {
 		return p.group.Remove()
 	}
 	return nil
 }
+
+// Detach implements [Process].
+func (p *hostProcess) Detach() { p.output.detach() }
 
 func (p *hostProcess) endStragglers(ctx context.Context) error {
 	if !p.stragglers() {
@@ -139,14 +156,14 @@ func (p *hostProcess) endStragglers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killWait)
 	defer cancel()
 	if !p.untilGone(ctx) {
-		return fmt.Errorf("processes of the tree of pid %d survive SIGKILL", p.ref.PID)
+		return p.survives()
 	}
 	return nil
 }
 
 func (p *hostProcess) terminateStragglers() error {
 	if p.group == nil {
-		return p.signalGroup(syscall.SIGTERM)
+		return ignoreGone(p.handle.signalGroup(syscall.SIGTERM))
 	}
 	pids, err := p.group.Processes()
 	for _, pid := range pids {
@@ -156,19 +173,24 @@ func (p *hostProcess) terminateStragglers() error {
 }
 
 func ignoreGone(err error) error {
-	if errors.Is(err, syscall.ESRCH) {
+	if errors.Is(err, syscall.ESRCH) || errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
 	return err
 }
 
 func (p *hostProcess) untilGone(ctx context.Context) bool {
+	return until(ctx, func() bool { return !p.stragglers() })
+}
+
+// until polls for ok, and reports whether it came before the end of ctx.
+func until(ctx context.Context, ok func() bool) bool {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for p.stragglers() {
+	for !ok() {
 		select {
 		case <-ctx.Done():
-			return !p.stragglers()
+			return ok()
 		case <-tick.C:
 		}
 	}

@@ -12,12 +12,15 @@ import (
 
 func TestPortsAreGivenOnceAndGivenBack(t *testing.T) {
 	t.Parallel()
-	h := NewHost(nil, slog.New(slog.DiscardHandler))
+	h, err := NewHost(t.TempDir(), nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
 	start := func(command string) (Process, error) {
 		return h.Start(t.Context(), Spec{
 			Instance: tenement.InstanceID{Service: "api", Name: "alice"},
 			Service:  &tenement.Service{Name: "api", Command: []tenement.Template{tenement.MustTemplate(command)}},
-			DataDir:  t.TempDir(), Stdout: discard{}, Stderr: discard{},
+			DataDir:  t.TempDir(),
 		})
 	}
 	p, err := start("true")
@@ -62,8 +65,3 @@ func TestPortInUseIsPassedOver(t *testing.T) {
 		t.Errorf("port %d, %v, while a stranger listens on %d", second, err, first)
 	}
 }
-
-// discard is a Sink that drops everything.
-type discard struct{}
-
-func (discard) Take(offer []byte, _ bool) int { return len(offer) }

@@ -20,7 +20,8 @@ type Runtime interface {
 	// Adopt takes over the process r that an earlier daemon started for s. A process
 	// that is gone, or a stranger with its pid, is CodeNotFound and is left alone. One
 	// that is ours but cannot be served any more (its FIFOs are gone, say) is ended,
-	// and CodeUnavailable says why.
+	// and CodeUnavailable says why. After any other error (no more descriptors, say) it
+	// may still live, and can be adopted later. ctx bounds the wait for an end.
 	Adopt(ctx context.Context, s Spec, r tenement.Ref) (Process, error)
 }
 
@@ -41,9 +42,15 @@ type Process interface {
 	Exit() tenement.Exit
 
 	// Release ends the rest of the tree, then frees what the process held (its port,
-	// its pipes, its cgroup). Stragglers get SIGTERM and the time until ctx ends, then
+	// its FIFOs, its cgroup). Stragglers get SIGTERM and the time until ctx ends, then
 	// SIGKILL. Call it once, after Exited. An error says what could not be ended.
 	Release(ctx context.Context) error
+
+	// Detach lets the process live on for another daemon, which may adopt it from then
+	// on. It returns when the sinks are not used any more; output that they have not
+	// taken waits for the next. Call it instead of Release; afterwards only Ref, Exited
+	// and Exit are of use.
+	Detach()
 }
 
 // Spec is everything one start needs.
@@ -51,7 +58,7 @@ type Spec struct {
 	Instance tenement.InstanceID
 	Service  *tenement.Service
 	DataDir  string // the instance's own, existing and private
-	Stdout   Sink
+	Stdout   Sink   // nil drops it
 	Stderr   Sink
 }
 
@@ -61,7 +68,8 @@ type Sink interface {
 	// Take is offered the oldest output that was not taken yet, and returns how many of
 	// its bytes need not be offered again: they are kept, or were dropped on purpose.
 	// The rest is offered again, with what was printed since, at the latest after a
-	// restart of the daemon. It takes at least one byte of an offer of MaxOffer bytes,
+	// restart of the daemon. So is, once more, what was kept by a Take that a killed
+	// daemon did not return from: every byte is offered at least once. It takes at least one byte of an offer of MaxOffer bytes,
 	// and all of the last offer, after which comes nothing.
 	Take(offer []byte, last bool) int
 }

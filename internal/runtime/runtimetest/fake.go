@@ -262,6 +262,9 @@ func (p *FakeProcess) Release(ctx context.Context) error {
 	return nil
 }
 
+// Detach implements runtime.Process: nothing is left to adopt.
+func (p *FakeProcess) Detach() {}
+
 // connListener hands the connections of Dial to the process's HTTP server.
 type connListener struct{ p *FakeProcess }
 

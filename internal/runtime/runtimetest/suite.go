@@ -23,9 +23,15 @@ import (
 	"tenement/internal/runtime"
 )
 
-// Suite is what every runtime must do. Each test gets a fresh runtime from newRuntime.
-func Suite(t *testing.T, newRuntime func(t *testing.T) runtime.Runtime) {
-	for _, test := range []struct {
+// Opener makes a runtime that keeps below dir what it must find again: a second one
+// with the same dir is a restarted daemon's. close frees what is left when nothing runs
+// any more.
+type Opener func(dir string) (rt runtime.Runtime, close func() error, err error)
+
+// Suite is what every runtime must do. Each test gets a fresh one of kind. The package's
+// TestMain must call [TenantMain] and [DaemonMain].
+func Suite(t *testing.T, kinds map[string]Opener, kind string) {
+	for _, test := range append(adoption, []struct {
 		name string
 		run  func(*testing.T, *bench)
 	}{
@@ -43,18 +49,31 @@ func Suite(t *testing.T, newRuntime func(t *testing.T) runtime.Runtime) {
 		{"two instances, two ports", testPorts},
 		{"adopt", testAdopt},
 		{"adopt leaves a stranger alone", testAdoptStranger},
-	} {
+	}...) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			test.run(t, &bench{t: t, rt: newRuntime(t)})
+			b := &bench{t: t, kind: kind, dir: t.TempDir()}
+			rt, closeRuntime, err := kinds[kind](b.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.rt = rt
+			t.Cleanup(func() {
+				if err := closeRuntime(); err != nil {
+					t.Errorf("something is left: %v", err)
+				}
+			})
+			test.run(t, b)
 		})
 	}
 }
 
 // bench runs one test's tenants.
 type bench struct {
-	t  *testing.T
-	rt runtime.Runtime
+	t    *testing.T
+	rt   runtime.Runtime
+	kind string // of rt
+	dir  string // of rt
 }
 
 // Buffer is a bytes.Buffer that may be written and read concurrently.
@@ -123,6 +142,11 @@ func (b *bench) end(p runtime.Process) {
 	cancel()
 	if err := p.Release(hurry); err != nil {
 		b.t.Errorf("release: %v", err)
+	}
+	for _, path := range []string{p.Ref().Stdout, p.Ref().Stderr, p.Ref().Cgroup} {
+		if _, err := os.Stat(path); path != "" && err == nil {
+			b.t.Errorf("%s is left", path)
+		}
 	}
 }
 
@@ -250,8 +274,9 @@ func testDescriptors(t *testing.T, b *bench) {
 	Within(t, "exit", p.Exited())
 	Eventually(t, "list of descriptors", func() bool { return strings.Contains(out.String(), " 2 -> ") })
 	for line := range strings.Lines(out.String()) {
-		if _, target, ok := strings.Cut(line, " -> "); ok && !strings.HasPrefix(target, "pipe:") &&
-			!strings.HasPrefix(target, "/dev/null") && !strings.HasPrefix(target, "/proc/") {
+		_, target, ok := strings.Cut(strings.TrimSpace(line), " -> ")
+		if ok && target != "/dev/null" && !strings.HasPrefix(target, "pipe:") && // whoever runs the test leaves some
+			target != p.Ref().Stdout && target != p.Ref().Stderr && !strings.HasPrefix(target, "/proc/") {
 			t.Errorf("inherited: %s", line)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,7 +45,9 @@ func TenantMain() {
 //	/exit?code=N       ends at once
 //	/hang              never answers
 //	/child?setsid=1    starts a child that ignores SIGTERM, answers its pid
-//	/print?out=&err=   prints lines
+//	/print?out=&err=   prints lines; with part=1 their beginnings
+//	/flood?lines=N     begins to print N numbered lines, see [FloodLine]
+//	/flooded           how many of them it has printed
 //	/sse?n=&every=     n events, one every so often; n=0: until the client leaves
 //	/ws                WebSocket echo
 //
@@ -129,16 +132,38 @@ func tenantMux() *http.ServeMux {
 	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	mux.HandleFunc("/child", startChild)
 	mux.HandleFunc("/print", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Println(r.FormValue("out"))
-		fmt.Fprintln(os.Stderr, r.FormValue("err"))
+		end := "\n"
+		if r.FormValue("part") != "" {
+			end = ""
+		}
+		fmt.Print(r.FormValue("out"), end)
+		fmt.Fprint(os.Stderr, r.FormValue("err"), end)
 		fmt.Fprintln(w, "printed")
 	})
+	flood(mux)
 	mux.HandleFunc("/sse", serveEvents)
 	mux.HandleFunc("/ws", echoWebSocket)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "%s:%s", os.Getenv("TENEMENT_SERVICE"), os.Getenv("TENEMENT_INSTANCE"))
 	})
 	return mux
+}
+
+// FloodLine is line n, from 0, of a tenant's flood.
+func FloodLine(n int) string { return fmt.Sprintf("line %d of a flood that fills the FIFO\n", n) }
+
+func flood(mux *http.ServeMux) {
+	var printed atomic.Int64
+	mux.HandleFunc("/flood", func(_ http.ResponseWriter, r *http.Request) {
+		lines, _ := strconv.Atoi(r.FormValue("lines"))
+		go func() {
+			for n := range lines {
+				fmt.Print(FloodLine(n))
+				printed.Add(1)
+			}
+		}()
+	})
+	mux.HandleFunc("/flooded", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, printed.Load()) })
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
