@@ -1,6 +1,10 @@
 package tenement
 
-import "net/http"
+import (
+	"context"
+	"net"
+	"net/http"
+)
 
 // Lease is the right to talk to one live process of an instance. While it is
 // held the instance counts as busy: it is not put to sleep, and an orderly stop
@@ -10,6 +14,10 @@ type Lease interface {
 	Service() *Service
 	// Transport sends requests to this very process, never to its successor.
 	Transport() http.RoundTripper
+	// Dial makes a connection of its own to this very process.
+	Dial(ctx context.Context) (net.Conn, error)
+	// PID names the process for as long as the lease is held.
+	PID() int
 	// Gone is closed when the process has ended.
 	Gone() <-chan struct{}
 	Release()

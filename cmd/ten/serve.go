@@ -15,6 +15,7 @@ import (
 func (a *app) serveCommand() *cobra.Command {
 	var o config.Overrides
 	var port uint16
+	var keep bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon until it is told to end",
@@ -24,21 +25,27 @@ func (a *app) serveCommand() *cobra.Command {
 			if onPort && o.Listen != "" {
 				return usage(cmd, errors.New("--listen and --port exclude each other"))
 			}
-			cfg, err := a.loadConfig(o)
-			if err == nil && onPort {
-				cfg, err = a.onPort(cfg, o, port)
+			load := func() (*config.Config, error) {
+				cfg, err := a.loadConfig(o)
+				if err == nil && onPort {
+					cfg, err = a.onPort(cfg, o, port)
+				}
+				return cfg, err
 			}
+			cfg, err := load()
 			if err != nil {
-				return err
+				return daemon.Declined(err)
 			}
 			return daemon.Run(cmd.Context(), daemon.Options{
 				Config: cfg, Version: programVersion(), Stdout: a.stdout,
-				Log: slog.New(slog.NewTextHandler(a.stderr, nil)),
+				Log:  slog.New(slog.NewTextHandler(a.stderr, nil)),
+				Load: load, Keep: keep,
 			})
 		},
 	}
 	cmd.Flags().StringVar(&o.Domain, "domain", "", "domain below which the hosts are")
 	cmd.Flags().StringVar(&o.Listen, "listen", "", "`address:port` to listen on")
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave tenants running when the daemon ends, for the next one")
 	cmd.Flags().Uint16Var(&port, "port", 0, "port to listen on, at the configured address")
 	return cmd
 }

@@ -65,6 +65,17 @@ type Backend interface {
 	// in one durable step.
 	Route(ctx context.Context, service, from, to string) error
 
+	// Reload reads the configuration again and puts it in force wholly, or not at all:
+	// one with mistakes is CodeInvalid, and one that needs a new daemon CodeConflict.
+	// With restart, instances that run with what was in force before are restarted, one
+	// at a time, until one does not come up.
+	Reload(ctx context.Context, restart bool) (Reloaded, error)
+
+	// Upgrade returns once another daemon, of the program as it is on the disk now,
+	// serves in this one's place. CodeUnavailable: it did not start, and this one
+	// serves on.
+	Upgrade(ctx context.Context) (Upgraded, error)
+
 	// Logs is the last lines that match q, oldest first.
 	Logs(ctx context.Context, q LogQuery) ([]LogLine, error)
 

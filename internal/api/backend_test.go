@@ -166,6 +166,17 @@ func (b *fakeBackend) Route(_ context.Context, service, from, to string) error {
 	return b.fail
 }
 
+func (b *fakeBackend) Reload(_ context.Context, restart bool) (Reloaded, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(restart)
+	return Reloaded{Changed: []string{"api"}, Outdated: []tenement.InstanceID{alice}}, b.fail
+}
+
+func (b *fakeBackend) Upgrade(context.Context) (Upgraded, error) {
+	return Upgraded{PID: 42, Version: "next"}, nil
+}
+
 func (b *fakeBackend) Logs(_ context.Context, q LogQuery) ([]LogLine, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -155,6 +155,20 @@ func (c *Client) Route(ctx context.Context, service, from, to string) error {
 	return c.do(ctx, http.MethodPost, "/api/route", nil, RouteRequest{Process: service, From: from, To: to}, nil)
 }
 
+// Reload has the configuration read again; see [Backend].
+func (c *Client) Reload(ctx context.Context, restart bool) (Reloaded, error) {
+	var r Reloaded
+	err := c.do(ctx, http.MethodPost, "/api/reload", nil, ReloadRequest{Restart: restart}, &r)
+	return r, err
+}
+
+// Upgrade has a new daemon take over; see [Backend].
+func (c *Client) Upgrade(ctx context.Context) (Upgraded, error) {
+	var u Upgraded
+	err := c.do(ctx, http.MethodPost, "/api/upgrade", nil, nil, &u)
+	return u, err
+}
+
 // Logs is the last lines that o selects, oldest first.
 func (c *Client) Logs(ctx context.Context, o LogOptions) ([]LogLine, error) {
 	q := url.Values{}

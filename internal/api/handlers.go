@@ -160,6 +160,22 @@ func (s *Server) storage(ctx context.Context, _ *call, in *onInstance) (*answer[
 	return &answer[Storage]{Storage{ID: in.ID, Path: path, UsedBytes: used}}, nil
 }
 
+func (s *Server) reload(ctx context.Context, _ *call, in *answer[ReloadRequest]) (*answer[Reloaded], error) {
+	r, err := s.backend.Reload(ctx, in.Body.Restart)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[Reloaded]{r}, nil
+}
+
+func (s *Server) upgrade(ctx context.Context, _ *call, _ *none) (*answer[Upgraded], error) {
+	u, err := s.backend.Upgrade(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[Upgraded]{u}, nil
+}
+
 type logsInput struct {
 	Instance tenement.InstanceID `query:"instance"`
 	Level    string              `query:"level" enum:"stdout,stderr"`

@@ -51,6 +51,9 @@ var routes = []route{
 	{http.MethodPost, "/api/deploy", adminOnly, "deploy", "deploy", "Start a version, wait until it is healthy, give it its weight", mount((*Server).deploy)},
 	{http.MethodPost, "/api/route", adminOnly, "route", "route", "Move all weight from one instance to another", mount((*Server).route)},
 
+	{http.MethodPost, "/api/reload", adminOnly, "reload", "reload", "Read the configuration again", mount((*Server).reload)},
+	{http.MethodPost, "/api/upgrade", adminOnly, "upgrade", "upgrade", "Let a new daemon take over", mount((*Server).upgrade)},
+
 	{http.MethodGet, "/api/logs", tenantReads, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
 
 	{http.MethodGet, "/api/tokens", adminOnly, "", "list-tokens", "List tokens", mount((*Server).listTokens)},

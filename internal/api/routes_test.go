@@ -111,6 +111,7 @@ var bodies = map[string]string{
 	"/api/instances/spawn":   `{"process":"api","id":"alice"}`,
 	instancePath + "/weight": `{"weight":10}`,
 	"/api/deploy":            `{"process":"api","version":"alice"}`,
+	"/api/reload":            `{"restart":true}`,
 	"/api/route":             `{"process":"api","from":"bob","to":"alice"}`,
 	"POST /api/tokens":       `{}`,
 }

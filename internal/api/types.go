@@ -96,6 +96,26 @@ type Storage struct {
 	UsedBytes tenement.Bytes      `json:"used_bytes"`
 }
 
+// ReloadRequest says how to take up a changed configuration.
+type ReloadRequest struct {
+	Restart bool `json:"restart,omitempty" doc:"restart what runs with another recipe than the configuration has now, one instance at a time"`
+}
+
+// Reloaded is what a new configuration has changed.
+type Reloaded struct {
+	Added     []string              `json:"added,omitempty" nullable:"false" doc:"services"`
+	Removed   []string              `json:"removed,omitempty" nullable:"false" doc:"services; what ran of them is put to sleep"`
+	Changed   []string              `json:"changed,omitempty" nullable:"false" doc:"services"`
+	Restarted []tenement.InstanceID `json:"restarted,omitempty" nullable:"false"`
+	Outdated  []tenement.InstanceID `json:"outdated,omitempty" nullable:"false" doc:"instances that still run with the recipe of before"`
+}
+
+// Upgraded is the daemon that has taken over.
+type Upgraded struct {
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+}
+
 // LogLine is one line an instance printed.
 type LogLine struct {
 	At       time.Time           `json:"at"`

@@ -21,7 +21,7 @@ import (
 
 // backend does for the management API what it asks. It is safe for concurrent use.
 type backend struct {
-	*daemon
+	*tenancy
 	ctx      context.Context // of the daemon: shared hosts are looked up without a request's
 	weighing sync.Mutex      // held while weights change: store first, then memory
 }
@@ -117,8 +117,8 @@ func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenemen
 
 // URL is where people reach id.
 func (b *backend) URL(id tenement.InstanceID) string {
-	host := id.Name + "." + id.Service + "." + b.Config.Domain
-	_, port, err := net.SplitHostPort(b.front.Addr().String())
+	host := id.Name + "." + id.Service + "." + b.daemon.config().Domain
+	_, port, err := net.SplitHostPort(b.daemon.front.Addr().String())
 	if err == nil && port != "80" {
 		host = net.JoinHostPort(host, port)
 	}
@@ -150,13 +150,13 @@ func (b *backend) Spawn(ctx context.Context, id tenement.InstanceID, o api.Spawn
 }
 
 func (b *backend) serviceExists(name string) error {
-	if b.Config.Services[name] != nil {
+	if b.daemon.config().Services[name] != nil {
 		return nil
 	}
 	return &tenement.Error{
 		Code: tenement.CodeNotFound, Op: "find service " + name,
 		Err:  errors.New("the configuration has no such service"),
-		Hint: fmt.Sprintf("add [service.%s] to %s", name, b.Config.Path),
+		Hint: fmt.Sprintf("add [service.%s] to %s", name, b.daemon.config().Path),
 	}
 }
 
@@ -187,7 +187,7 @@ func (b *backend) Resume(ctx context.Context, id tenement.InstanceID) error {
 
 // Delete implements [api.Backend].
 func (b *backend) Delete(ctx context.Context, id tenement.InstanceID, purge bool) error {
-	if b.Config.Services[id.Service] == nil {
+	if b.daemon.config().Services[id.Service] == nil {
 		return b.deleteOrphan(ctx, id, purge)
 	}
 	return b.supervisor.Delete(ctx, id, purge)
@@ -227,7 +227,7 @@ func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (string, 
 		return "", 0, err
 	}
 	used, err := b.disk.Usage(id)
-	return filepath.Join(b.Config.DataDir, id.Service, id.Name), used, err
+	return filepath.Join(b.daemon.Config.DataDir, id.Service, id.Name), used, err
 }
 
 // Logs implements [api.Backend].
@@ -251,8 +251,14 @@ func (b *backend) Ready(ctx context.Context) error {
 
 // Record implements [api.Backend].
 func (b *backend) Record(ctx context.Context, e tenement.Event) {
-	if err := b.store.AppendEvent(context.WithoutCancel(ctx), e); err != nil {
-		b.Log.Error("the audit log could not be written", "event", e, "error", err)
+	var err error
+	if b.daemon.isUpgraded() {
+		err = b.daemon.next.send(message{Event: &e})
+	} else {
+		err = b.daemon.tenancy.Load().store.AppendEvent(context.WithoutCancel(ctx), e)
+	}
+	if err != nil {
+		b.daemon.Log.Error("the audit log could not be written", "event", e, "error", err)
 	}
 }
 
@@ -266,6 +272,9 @@ func (b *backend) rank(id tenement.InstanceID) route.Availability {
 			return route.CanWake
 		}
 		return route.Unavailable
+	}
+	if b.given.Load() {
+		return route.CanWake // that the other daemon knows
 	}
 	row, err := b.store.Instance(b.ctx, id)
 	if err != nil || row.Suspended || time.Until(row.Failure.RetryAt) > 0 {
@@ -289,7 +298,7 @@ func (b *backend) pick(service string) (tenement.InstanceID, error) {
 
 // writeAdminToken leaves secret where the operator's scripts find it.
 func (b *backend) writeAdminToken(secret string) error {
-	path := filepath.Join(StateDir(b.Config.DataDir), adminTokenFile)
+	path := filepath.Join(StateDir(b.daemon.Config.DataDir), adminTokenFile)
 	temporary := path + ".new"
 	if err := os.WriteFile(temporary, []byte(secret+"\n"), 0o600); err != nil {
 		return err

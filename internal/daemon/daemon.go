@@ -3,8 +3,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,21 +15,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"tenement"
-	"tenement/internal/api"
-	"tenement/internal/cgroup"
 	"tenement/internal/config"
-	"tenement/internal/disk"
-	"tenement/internal/logs"
 	"tenement/internal/proxy"
-	"tenement/internal/route"
-	"tenement/internal/runtime"
-	"tenement/internal/store"
-	"tenement/internal/supervisor"
 )
 
 // Options is what a daemon runs with. Config is required.
@@ -40,6 +32,11 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Stdout  io.Writer // gets the lines that say where it listens
+
+	// Load reads the configuration again; nil when it cannot be.
+	Load func() (*config.Config, error)
+	// Keep leaves the tenants running when the daemon ends, for the next one.
+	Keep bool
 }
 
 // StateDir is where, below the data directory, the daemon keeps its own state; no
@@ -53,8 +50,9 @@ func SocketPath(dataDir string) string { return filepath.Join(StateDir(dataDir),
 const adminTokenFile = "api_token"
 
 // Run serves until ctx ends, then lets requests under way finish, puts every
-// instance to sleep and returns nil. An error means that it could not start, or that
-// a part broke. A second daemon on the same data directory is CodeConflict.
+// instance to sleep and returns nil; or until another daemon has taken over on its
+// request. An error means that it could not start, or that a part broke. A second
+// daemon on the same data directory is CodeConflict.
 func Run(ctx context.Context, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -62,219 +60,235 @@ func Run(ctx context.Context, o Options) error {
 	if o.Stdout == nil {
 		o.Stdout = io.Discard
 	}
-	d, err := open(ctx, o)
+	d := &daemon{Options: o, upgraded: make(chan struct{}), relayed: make(chan struct{}), broken: make(chan error, 1)}
+	d.setup.Store(newSetup(o.Config))
+	before, err := findPredecessor()
+	if err == nil {
+		err = d.open(ctx, before)
+	}
+	if err != nil {
+		return Declined(errors.Join(err, d.close()))
+	}
+	return d.run(ctx, before)
+}
+
+// daemon is one running daemon: what it is configured to do, what it listens on, and
+// who has the instances.
+type daemon struct {
+	Options
+	setup   atomic.Pointer[setup]
+	tenancy atomic.Pointer[tenancy] // the last one it had
+	holder  atomic.Pointer[holder]
+
+	front, local net.Listener
+	relay        net.Listener  // for the daemon that this one has replaced; nil without one
+	relayed      chan struct{} // closed when that one needs it no more
+	servers      errgroup.Group
+	localServer  *http.Server
+
+	changing sync.Mutex // held during a reload or an upgrade
+	next     *successor // the daemon that serves once upgraded is closed
+	upgraded chan struct{}
+	broken   chan error // receives when nothing can be served any more
+}
+
+// open acquires everything, from the daemon before if there is one.
+func (d *daemon) open(ctx context.Context, before *predecessor) error {
+	if before != nil {
+		if err := before.awaitGo(ctx); err != nil {
+			return err
+		}
+	}
+	t, err := d.openTenancy(ctx)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.run(ctx), d.close())
-}
-
-// daemon is the parts of one running daemon.
-type daemon struct {
-	Options
-	disk       *disk.Root
-	store      *store.Store
-	logs       *logs.Buffer
-	cgroups    *cgroup.Tree // nil where there are none to be had
-	weights    *route.Weights
-	supervisor *supervisor.Supervisor
-	backend    *backend
-	front      net.Listener
-	local      net.Listener
-	closers    []io.Closer // in the order of opening
-}
-
-// open acquires everything; on an error nothing stays acquired.
-func open(ctx context.Context, o Options) (_ *daemon, err error) {
-	d := &daemon{Options: o, logs: logs.New(logs.Limits{}), weights: route.NewWeights()}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.close())
+	d.tenancy.Store(t)
+	d.setHolder(t)
+	if d.front, err = d.listenFront(ctx, before); err != nil {
+		return err
+	}
+	if before != nil {
+		if d.relay, err = d.listenUnix(ctx, relayPath(d.Config.DataDir)); err != nil {
+			return err
 		}
-	}()
-	if d.disk, err = disk.Open(o.Config.DataDir); err != nil {
-		return nil, err
 	}
-	d.closers = append(d.closers, d.disk)
-	if d.store, err = store.Open(ctx, StateDir(o.Config.DataDir)); err != nil {
-		return nil, err
-	}
-	d.closers = append(d.closers, d.store)
-	if err := d.loadWeights(ctx); err != nil {
-		return nil, err
-	}
-	d.openCgroups(ctx)
-	host, err := runtime.NewHost(filepath.Join(StateDir(o.Config.DataDir), "output"), d.cgroups, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	d.supervisor = d.newSupervisor(host)
-	d.backend = &backend{daemon: d, ctx: context.WithoutCancel(ctx)}
-	if err := d.listen(ctx); err != nil {
-		return nil, err
-	}
-	return d, nil
+	d.local, err = d.listenLocal(ctx)
+	return err
 }
 
+// close gives up what open has acquired so far. Tenants are not to suffer from a daemon
+// that could not start: they are left to the next one.
 func (d *daemon) close() error {
 	var err error
-	for i := len(d.closers) - 1; i >= 0; i-- {
-		if e := d.closers[i].Close(); e != nil && !errors.Is(e, net.ErrClosed) {
-			err = errors.Join(err, e)
+	for _, l := range []net.Listener{d.front, d.relay, d.local} {
+		if l != nil {
+			err = errors.Join(err, l.Close())
 		}
+	}
+	if t := d.tenancy.Load(); t != nil {
+		err = errors.Join(err, t.end(true))
 	}
 	return err
 }
 
-func (d *daemon) loadWeights(ctx context.Context) error {
-	list, err := d.store.Weights(ctx)
-	if err != nil {
-		return err
+func (d *daemon) listenFront(ctx context.Context, before *predecessor) (net.Listener, error) {
+	if before != nil && before.listen == d.Config.Listen {
+		return net.FileListener(before.front)
 	}
-	weights := make(map[tenement.InstanceID]int, len(list))
-	for _, w := range list {
-		weights[w.ID] = w.Weight
-	}
-	d.weights.Replace(weights)
-	return nil
-}
-
-// sweepTime bounds the wait for what an earlier daemon left in the cgroups to be gone.
-const sweepTime = 10 * time.Second
-
-// openCgroups gives each data directory a subtree of its own, so that two daemons
-// on one machine stay apart. What is in it was left by an earlier daemon that was
-// killed, for the store is ours alone; it is ended, on record or not.
-func (d *daemon) openCgroups(ctx context.Context) {
-	sum := sha256.Sum256([]byte(d.Config.DataDir))
-	tree, err := cgroup.Open("tenement-" + hex.EncodeToString(sum[:6]))
-	if err != nil {
-		d.Log.Warn("a tenant's process that leaves its process group will not be found again", "reason", err, "hint", tenement.HintOf(err))
-		return
-	}
-	d.cgroups = tree
-	d.closers = append(d.closers, tree)
-	ctx, cancel := context.WithTimeout(ctx, sweepTime)
-	defer cancel()
-	if err := tree.Sweep(ctx, nil); err != nil {
-		d.Log.Error("cannot end what an earlier daemon left running", "error", err)
-	}
-}
-
-func (d *daemon) newSupervisor(host *runtime.Host) *supervisor.Supervisor {
-	return supervisor.New(supervisor.Config{
-		Store:    d.store,
-		Disk:     d.disk,
-		Logs:     d.logs,
-		Services: d.Config.Services,
-		Runtimes: map[tenement.Isolation]runtime.Runtime{
-			tenement.IsolationProcess: host,
-		},
-		Transport:   proxy.NewTransport,
-		Pinned:      d.Config.Instances,
-		Deleted:     func(id tenement.InstanceID) { d.weights.Set(id, 0) },
-		MaxStarting: d.Config.MaxStarting,
-		MaxWaiting:  d.Config.MaxWaiting,
-		Log:         d.Log,
-	})
-}
-
-func (d *daemon) listen(ctx context.Context) error {
 	var lc net.ListenConfig
 	front, err := lc.Listen(ctx, "tcp", d.Config.Listen)
 	if err != nil {
-		return &tenement.Error{
+		return nil, &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: "listen on " + d.Config.Listen, Err: err,
 			Hint: "end what uses that address, or choose another with --listen",
 		}
 	}
-	d.front = front
-	d.closers = append(d.closers, front)
-	path := SocketPath(d.Config.DataDir)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the socket of an earlier daemon: %w", err)
+	return front, nil
+}
+
+func (d *daemon) listenLocal(ctx context.Context) (net.Listener, error) {
+	return d.listenUnix(ctx, SocketPath(d.Config.DataDir))
+}
+
+// listenUnix takes the place of an earlier daemon's socket, without an instant in which
+// there is none. Its file stays when the listener is closed: by then it may be a later
+// daemon's.
+func (d *daemon) listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	fresh := path + "~"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the socket of an earlier daemon: %w", err)
 	}
-	local, err := lc.Listen(ctx, "unix", path)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", fresh)
 	if err != nil {
-		return &tenement.Error{
+		return nil, &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: "listen on " + path, Err: err,
-			Hint: "the path of a socket has at most 107 bytes: choose a shorter data_dir",
+			Hint: "the path of a socket has at most 106 bytes: choose a shorter data_dir",
 		}
 	}
-	d.local = local
-	d.closers = append(d.closers, local)
-	return os.Chmod(path, 0o600)
-}
-
-// run starts the supervisor, then serves until ctx ends or a part breaks.
-func (d *daemon) run(ctx context.Context) error {
-	table := d.table()
-	//nolint:contextcheck // each request brings its own
-	apiServer := api.NewServer(api.Options{Backend: d.backend, Log: d.Log, Version: d.Version, URL: d.backend.URL})
-	front := proxy.NewServer(proxy.New(proxy.Config{
-		Lookup:  table.Lookup,
-		Pick:    d.backend.pick,
-		Acquire: d.supervisor.Acquire,
-		MaxBody: d.maxBody,
-		Admin:   apiServer,
-
-		TrustedProxies: d.Config.TrustedProxies,
-		Log:            d.Log,
-	}), d.Log)
-	local := newLocalServer(apiServer, d.Log)
-
-	group, ctx := errgroup.WithContext(ctx)
-	ready := make(chan struct{})
-	group.Go(func() error { return d.supervisor.Run(ctx, ready) })
-	select {
-	case <-ready:
-	case <-ctx.Done():
-		return group.Wait()
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
 	}
-	group.Go(func() error { return serve(front, d.front) })
-	group.Go(func() error { return serve(local, d.local) })
-	group.Go(func() error { return d.shutdown(ctx, front, local) })
-	d.announce()
-	return group.Wait()
+	err = os.Chmod(fresh, 0o600)
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close(), os.Remove(fresh))
+	}
+	return l, nil
 }
 
-func (d *daemon) table() *route.Table {
-	c := d.Config
-	return route.New(route.Config{
-		Domain: c.Domain, AdminHost: c.AdminHost,
-		Services: slices.Collect(maps.Keys(c.Services)),
-		Default:  c.Routing.Default, Subdomain: c.Routing.Subdomain, Path: c.Routing.Path,
+// run serves until ctx ends, another daemon has taken over, or a part breaks.
+func (d *daemon) run(ctx context.Context, before *predecessor) error {
+	admin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.tenancy.Load().serveAPI(w, r) })
+	front := proxy.NewServer(d.lastRequests(proxy.New(proxy.Config{
+		Lookup:         d.lookup,
+		Pick:           func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },
+		Acquire:        d.acquire,
+		MaxBody:        d.maxBody,
+		Admin:          admin,
+		TrustedProxies: d.trustedProxies,
+		Log:            d.Log,
+	})), d.Log)
+	d.localServer = newLocalServer(admin, d.Log)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.serve(front, d.front)
+	d.serveLocal(d.local)
+	d.servers.Go(func() error { d.followSignals(ctx); return nil })
+	if before != nil {
+		d.servers.Go(func() error { return d.succeed(ctx, before) })
+	}
+	d.announce()
+	select {
+	case <-d.upgraded:
+	case <-ctx.Done():
+	case err := <-d.broken:
+		cancel(err)
+	}
+	err := d.end(ctx, front, d.localServer)
+	cancel(nil)
+	return errors.Join(err, d.servers.Wait())
+}
+
+// lastRequests closes every connection, in good order, once another daemon serves.
+func (d *daemon) lastRequests(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if d.isUpgraded() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
 	})
 }
 
-func (d *daemon) maxBody(service string) tenement.Bytes {
-	if s := d.Config.Services[service]; s != nil {
-		return s.MaxBody
-	}
-	return 0
+func (d *daemon) serveLocal(l net.Listener) {
+	d.local = l
+	d.serve(d.localServer, l)
 }
 
-func serve(s *http.Server, l net.Listener) error {
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+func (d *daemon) serve(s *http.Server, l net.Listener) {
+	d.servers.Go(func() error {
+		err := s.Serve(l)
+		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) && d.isUpgraded() {
+			return nil
+		}
+		select {
+		case d.broken <- err:
+		default:
+		}
 		return err
+	})
+}
+
+// succeed tells the daemon before that this one serves, and serves that one until it
+// has ended.
+func (d *daemon) succeed(ctx context.Context, before *predecessor) error {
+	d.servers.Go(func() error {
+		defer close(d.relayed)
+		return d.serveRelay(ctx, d.relay)
+	})
+	if err := before.send(message{Serving: true, Version: d.Version}); err != nil {
+		d.Log.Warn("the daemon that this one replaces has gone already", "error", err)
 	}
-	return nil
+	before.seeOut(ctx, func(e tenement.Event) { d.tenancy.Load().backend.Record(ctx, e) })
+	_ = before.close() // nothing more comes from it
+	if d.isUpgraded() {
+		return nil // leave does the rest
+	}
+	return errors.Join(d.relay.Close(), os.Remove(relayPath(d.Config.DataDir)))
+}
+
+// end ends everything, or what is left of it once another daemon serves.
+func (d *daemon) end(ctx context.Context, servers ...*http.Server) error {
+	d.changing.Lock() // so that nothing is half way to another daemon
+	defer d.changing.Unlock()
+	if d.isUpgraded() {
+		return d.leave(ctx, servers...)
+	}
+	d.Log.Info("stopping")
+	ctx = context.WithoutCancel(ctx)
+	err := os.Remove(SocketPath(d.Config.DataDir)) // before another daemon can have it
+	var group errgroup.Group
+	group.Go(func() error { return d.tenancy.Load().end(d.Keep) })
+	group.Go(func() error { return d.shutdown(ctx, shutdownTime, servers...) })
+	return errors.Join(err, group.Wait())
 }
 
 // shutdownTime bounds the wait for requests to the front when the daemon stops. The
 // supervisor meanwhile bounds each instance by its own service's times.
 const shutdownTime = 30 * time.Second
 
-func (d *daemon) shutdown(ctx context.Context, servers ...*http.Server) error {
-	<-ctx.Done()
-	d.Log.Info("stopping")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+// shutdown lets requests under way end within limit.
+func (d *daemon) shutdown(ctx context.Context, limit time.Duration, servers ...*http.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var group errgroup.Group
 	for _, s := range servers {
 		group.Go(func() error {
 			if err := s.Shutdown(ctx); err != nil {
-				d.Log.Warn("requests were cut off by the stop", "error", err)
+				d.Log.Warn("requests were cut off by the end of the daemon", "error", err)
 				return s.Close()
 			}
 			return nil
@@ -285,8 +299,9 @@ func (d *daemon) shutdown(ctx context.Context, servers ...*http.Server) error {
 
 // announce tells a person what is served where, and how far tenants are kept apart.
 func (d *daemon) announce() {
+	c := d.config()
 	fmt.Fprintf(d.Stdout, "listening on http://%s\n", d.front.Addr())
-	names := slices.Sorted(maps.Keys(d.Config.Services))
+	names := slices.Sorted(maps.Keys(c.Services))
 	fmt.Fprintf(d.Stdout, "serving %s below %s; isolation: process (tenants run as this daemon's user and are not protected from one another)\n",
-		strings.Join(names, ", "), d.Config.Domain)
+		strings.Join(names, ", "), c.Domain)
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,8 @@ type site struct {
 	address string // of the front
 	api     *api.Client
 	http    *http.Client
-	stop    func() // ends the daemon and waits; harmless when repeated
+	text    atomic.Value // the configuration, read again by a reload
+	stop    func()       // ends the daemon and waits; harmless when repeated
 }
 
 // settings begins a configuration whose tenants react in test time.
@@ -87,7 +89,9 @@ func shortDir(t testing.TB) string {
 // buildIn is build on a data directory that may have had a daemon before.
 func buildIn(t testing.TB, dir, text string) *site {
 	t.Helper()
-	c, err := config.Parse(filepath.Join(dir, "tenement.toml"), []byte(text), config.Overrides{DataDir: dir})
+	s := &site{t: t, dir: dir}
+	s.text.Store(text)
+	c, err := s.load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,10 +99,12 @@ func buildIn(t testing.TB, dir, text string) *site {
 	stdout, announce := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		done <- daemon.Run(ctx, daemon.Options{Config: c, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stdout: announce})
+		done <- daemon.Run(ctx, daemon.Options{
+			Config: c, Load: s.load,
+			Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stdout: announce,
+		})
 		_ = announce.Close()
 	}()
-	s := &site{t: t, dir: dir}
 	s.address = readAddress(t, stdout, done)
 	s.stop = func() {
 		cancel()
@@ -118,6 +124,12 @@ func buildIn(t testing.TB, dir, text string) *site {
 	t.Cleanup(s.api.CloseIdleConnections)
 	s.http = &http.Client{Transport: s.transport(), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return s
+}
+
+// load parses the text as if it were a file.
+func (s *site) load() (*config.Config, error) {
+	text, _ := s.text.Load().(string)
+	return config.Parse(filepath.Join(s.dir, "tenement.toml"), []byte(text), config.Overrides{DataDir: s.dir})
 }
 
 func readAddress(t testing.TB, stdout io.Reader, done <-chan error) string {

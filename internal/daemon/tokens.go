@@ -63,7 +63,7 @@ func (b *backend) Authenticate(ctx context.Context, secret string) (tenement.Tok
 	}
 	if now.Sub(token.LastUsed) > usePrecision {
 		if err := b.store.TouchToken(ctx, token.ID, now); err != nil {
-			b.Log.Warn("the use of a token could not be noted", "token", token.ID, "error", err)
+			b.daemon.Log.Warn("the use of a token could not be noted", "token", token.ID, "error", err)
 		}
 	}
 	return token, nil

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -35,7 +37,11 @@ type steady struct {
 func (s *steady) Service() *tenement.Service   { return &s.service }
 func (s *steady) Transport() http.RoundTripper { return s.transport }
 func (s *steady) Gone() <-chan struct{}        { return nil }
-func (s *steady) Release()                     {}
+func (s *steady) PID() int                     { return 0 }
+
+func (s *steady) Dial(context.Context) (net.Conn, error) { return nil, errors.ErrUnsupported }
+
+func (s *steady) Release() {}
 
 // BenchmarkProxy sends small requests one after another over one connection:
 // without a proxy, through the standard library's, and through ours.

@@ -91,6 +91,9 @@ func (w *world) acquire(ctx context.Context, id tenement.InstanceID) (tenement.L
 func (l *fakeLease) Service() *tenement.Service   { return &l.world.service }
 func (l *fakeLease) Transport() http.RoundTripper { return l.life.tr }
 func (l *fakeLease) Gone() <-chan struct{}        { return l.life.gone }
+func (l *fakeLease) PID() int                     { return 0 }
+
+func (l *fakeLease) Dial(context.Context) (net.Conn, error) { return nil, errors.ErrUnsupported }
 func (l *fakeLease) Release() {
 	l.world.mu.Lock()
 	defer l.world.mu.Unlock()

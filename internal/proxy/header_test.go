@@ -119,7 +119,9 @@ func TestRequestHeaders(t *testing.T) {
 func TestTrustedProxy(t *testing.T) {
 	t.Parallel()
 	f := newFront(t, []*life{newEcho(t)}, func(_ *world, c *Config) {
-		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")}
+		c.TrustedProxies = func() []netip.Prefix {
+			return []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")}
+		}
 	})
 	own := "for=127.0.0.1;host=" + aliceHost + ";proto=http"
 	forwarding := func(xff, host, proto, fwd string) http.Header {
@@ -153,7 +155,9 @@ func TestTrustedProxy(t *testing.T) {
 
 func TestTrusts(t *testing.T) {
 	t.Parallel()
-	h := New(Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/10")}})
+	h := New(Config{TrustedProxies: func() []netip.Prefix {
+		return []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/10")}
+	}})
 	for remote, want := range map[string]bool{
 		"10.1.2.3:80": true, "[::ffff:10.1.2.3]:80": true, "[fe80::1%eth0]:80": true,
 		"11.1.2.3:80": false, "[2001:db8::1]:1": false, "@": false, "": false,

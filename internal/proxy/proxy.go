@@ -47,8 +47,8 @@ type Config struct {
 	Admin http.Handler
 
 	// TrustedProxies may speak for their clients: what they say in X-Forwarded-*
-	// and Forwarded is kept and added to. Anybody else's is dropped.
-	TrustedProxies []netip.Prefix
+	// and Forwarded is kept and added to. Anybody else's is dropped. Nil trusts nobody.
+	TrustedProxies func() []netip.Prefix
 
 	// ClientStall is how long a client may leave us waiting, for the next piece of
 	// a request body before the response has begun, or with a write it does not

@@ -57,14 +57,18 @@ func dropH2C(h http.Header) {
 
 // trusts reports whether remote may speak for its clients.
 func (h *Handler) trusts(remote string) bool {
-	if len(h.config.TrustedProxies) == 0 {
+	if h.config.TrustedProxies == nil {
+		return false
+	}
+	trusted := h.config.TrustedProxies()
+	if len(trusted) == 0 {
 		return false
 	}
 	addr, ok := address(remote)
 	if !ok {
 		return false
 	}
-	for _, prefix := range h.config.TrustedProxies {
+	for _, prefix := range trusted {
 		if prefix.Contains(addr) {
 			return true
 		}

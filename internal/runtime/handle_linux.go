@@ -222,7 +222,9 @@ func (h *handle) endGroup(ref tenement.Ref) error {
 	return errors.Join(gone, ignoreGone(h.send(syscall.SIGKILL, unix.PIDFD_SIGNAL_PROCESS_GROUP)))
 }
 
-// bootID tells this boot of the machine from every other (random(4)).
+// BootID tells this boot of the machine from every other (random(4)); "" if unknown.
+func BootID() string { return bootID() }
+
 var bootID = sync.OnceValue(func() string {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -50,3 +50,6 @@ func adopt(tenement.Ref) (*handle, error) {
 }
 
 func cloneInto(*syscall.SysProcAttr, *os.File) {}
+
+// BootID is known on Linux only.
+func BootID() string { return "" }

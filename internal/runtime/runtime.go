@@ -48,8 +48,8 @@ type Process interface {
 
 	// Detach lets the process live on for another daemon, which may adopt it from then
 	// on. It returns when the sinks are not used any more; output that they have not
-	// taken waits for the next. Call it instead of Release; afterwards only Ref, Exited
-	// and Exit are of use.
+	// taken waits for the next. Call it instead of Release; afterwards only Ref, Dial,
+	// Exited and Exit are of use.
 	Detach()
 }
 
@@ -69,8 +69,9 @@ type Sink interface {
 	// its bytes need not be offered again: they are kept, or were dropped on purpose.
 	// The rest is offered again, with what was printed since, at the latest after a
 	// restart of the daemon. So is, once more, what was kept by a Take that a killed
-	// daemon did not return from: every byte is offered at least once. It takes at least one byte of an offer of MaxOffer bytes,
-	// and all of the last offer, after which comes nothing.
+	// daemon did not return from: every byte is offered at least once. It takes at
+	// least one byte of an offer of MaxOffer bytes, and all of the last offer, after
+	// which comes nothing.
 	Take(offer []byte, last bool) int
 }
 

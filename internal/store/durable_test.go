@@ -39,7 +39,7 @@ func TestWhatWaitsForTheDisk(t *testing.T) {
 		{"create token", true, func(ctx context.Context) error { return s.CreateToken(ctx, tenement.Token{ID: "x"}, [32]byte{}) }},
 		{"delete token", true, func(ctx context.Context) error { return s.DeleteToken(ctx, "x") }},
 		{"delete", true, func(ctx context.Context) error { return s.Delete(ctx, other) }},
-		{"process", false, func(ctx context.Context) error { return s.PutProcess(ctx, id, tenement.Ref{PID: 1}) }},
+		{"process", false, func(ctx context.Context) error { return s.PutProcess(ctx, id, Process{Ref: tenement.Ref{PID: 1}}) }},
 		{"process ended", false, func(ctx context.Context) error { return s.DeleteProcess(ctx, id) }},
 		{"failure", false, func(ctx context.Context) error { return s.SetFailure(ctx, id, tenement.Failure{Reason: "x"}) }},
 		{"event", false, func(ctx context.Context) error { return s.AppendEvent(ctx, tenement.Event{Action: "x"}) }},

@@ -65,6 +65,16 @@ CREATE TABLE events (
 	detail  TEXT NOT NULL
 ) STRICT;
 `,
+	// What a process needs to be taken over, not only to be found and ended.
+	`
+ALTER TABLE processes ADD COLUMN isolation       TEXT NOT NULL DEFAULT 'process';
+ALTER TABLE processes ADD COLUMN stdout          TEXT NOT NULL DEFAULT '';
+ALTER TABLE processes ADD COLUMN stderr          TEXT NOT NULL DEFAULT '';
+ALTER TABLE processes ADD COLUMN state           TEXT NOT NULL DEFAULT 'ready';
+ALTER TABLE processes ADD COLUMN started_at      INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE processes ADD COLUMN active_at       INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE processes ADD COLUMN health_failures INTEGER NOT NULL DEFAULT 0;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

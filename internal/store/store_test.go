@@ -71,7 +71,10 @@ func TestReopen(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	alice, bob := instanceID(t, "api:alice"), instanceID(t, "api:bob_2")
 	crashed := tenement.Failure{Crashes: []time.Time{noon, noon.Add(time.Second)}, RetryAt: noon.Add(time.Minute), Reason: "exit status 3"}
-	ref := tenement.Ref{PID: 4711, StartTime: 1<<64 - 2, BootID: "b", Port: 40123, Cgroup: "/sys/fs/cgroup/x"}
+	process := Process{
+		Ref:   tenement.Ref{PID: 4711, StartTime: 1<<64 - 2, BootID: "b", Port: 40123, Cgroup: "/sys/fs/cgroup/x"},
+		State: tenement.Ready,
+	}
 	token := tenement.Token{ID: "t1", Scope: tenement.Scope{Tenant: "alice"}, CreatedAt: noon, ExpiresAt: noon.Add(time.Hour)}
 	event := tenement.Event{At: noon, Actor: "local:0", Action: "spawn", Target: "api:alice", Outcome: "ok", Detail: "ü"}
 
@@ -81,7 +84,7 @@ func TestReopen(t *testing.T) {
 	must(t, s.SetSuspended(ctx, bob, true))
 	must(t, s.SetWeights(ctx, Weight{alice, 100}))
 	must(t, s.SetFailure(ctx, alice, crashed))
-	must(t, s.PutProcess(ctx, alice, ref))
+	must(t, s.PutProcess(ctx, alice, process))
 	must(t, s.CreateToken(ctx, token, [32]byte{1}))
 	must(t, s.TouchToken(ctx, "t1", noon.Add(time.Minute)))
 	must(t, s.AppendEvent(ctx, event))
@@ -106,7 +109,7 @@ func TestReopen(t *testing.T) {
 			{ID: bob, Suspended: true, CreatedAt: noon},
 		}},
 		{weights, []Weight{{alice, 100}}},
-		{processes, map[tenement.InstanceID]tenement.Ref{alice: ref}},
+		{processes, map[tenement.InstanceID]Process{alice: process}},
 		{tokens, []tenement.Token{token}},
 		{events, []tenement.Event{event}},
 	} {

@@ -162,7 +162,7 @@ func TestDelete(t *testing.T) {
 	register(t, s, "api:alice", "api:bob")
 	must(t, s.SetWeights(ctx, Weight{id, 5}))
 	must(t, s.SetFailure(ctx, id, tenement.Failure{Reason: "old"}))
-	must(t, s.PutProcess(ctx, id, tenement.Ref{PID: 1}))
+	must(t, s.PutProcess(ctx, id, Process{Ref: tenement.Ref{PID: 1}}))
 	must(t, s.Delete(ctx, id))
 	if processes, err := s.Processes(ctx); err != nil || len(processes) != 1 {
 		t.Errorf("its process is lost: %v, %v", processes, err)
@@ -226,12 +226,23 @@ func TestProcesses(t *testing.T) {
 	t.Parallel()
 	ctx, s := t.Context(), openStore(t, t.TempDir())
 	id := instanceID(t, "api:alice")
-	wantCode(t, s.PutProcess(ctx, tenement.InstanceID{Service: "api", Name: "../x"}, tenement.Ref{}), tenement.CodeInvalid)
-	must(t, s.PutProcess(ctx, id, tenement.Ref{PID: 1, Cgroup: "/old"}))
-	must(t, s.PutProcess(ctx, id, tenement.Ref{PID: 2}))
+	wantCode(t, s.PutProcess(ctx, tenement.InstanceID{Service: "api", Name: "../x"}, Process{}), tenement.CodeInvalid)
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 5, time.Local)
+	process := Process{
+		Ref: tenement.Ref{
+			PID: 2, StartTime: 1<<63 + 1, BootID: "b", Port: 10_240, Cgroup: "/c",
+			Isolation: tenement.IsolationProcess, Stdout: "/o", Stderr: "/e",
+		},
+		State: tenement.Starting, StartedAt: noon, ActiveAt: noon, HealthFailures: 2,
+	}
+	must(t, s.PutProcess(ctx, id, Process{Ref: tenement.Ref{PID: 1, Cgroup: "/old"}}))
+	must(t, s.PutProcess(ctx, id, process))
+	process.ActiveAt = noon.Add(time.Hour)
+	gone := instanceID(t, "api:gone")
+	must(t, s.PutActivity(ctx, map[tenement.InstanceID]time.Time{id: process.ActiveAt, gone: noon}))
 	got, err := s.Processes(ctx)
 	must(t, err)
-	if diff := cmp.Diff(map[tenement.InstanceID]tenement.Ref{id: {PID: 2}}, got); diff != "" {
+	if diff := cmp.Diff(map[tenement.InstanceID]Process{id: process}, got); diff != "" {
 		t.Error(diff)
 	}
 	must(t, s.DeleteProcess(ctx, id))
@@ -340,7 +351,7 @@ func useAll(ctx context.Context, s *Store, id tenement.InstanceID) error {
 	_, list := s.Instances(ctx, Filter{})
 	_, weights := s.Weights(ctx)
 	return errors.Join(err, lookup, list, weights,
-		s.SetWeights(ctx, Weight{id, 3}), s.PutProcess(ctx, id, tenement.Ref{PID: 1}),
+		s.SetWeights(ctx, Weight{id, 3}), s.PutProcess(ctx, id, Process{Ref: tenement.Ref{PID: 1}}),
 		s.SetFailure(ctx, id, tenement.Failure{Reason: "x"}), s.AppendEvent(ctx, tenement.Event{Action: "x"}))
 }
 

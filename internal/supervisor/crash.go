@@ -55,6 +55,7 @@ func (i *instance) crashed(err error) {
 	count := o.record.addCrash(i.service.Restart.Window)
 	o.record.retryAt = time.Now().Add(delay)
 	o.record.reason = err.Error()
+	i.saveFailure()
 	if count > i.service.Restart.Max {
 		i.note("%v; crash %d within %s: failed, no start for %s", err, count, i.service.Restart.Window, delay)
 		i.step(tenement.Deadline)

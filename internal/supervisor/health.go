@@ -32,6 +32,16 @@ func (i *instance) watchHealth() {
 	h.timer.Reset(i.service.Health.Interval)
 }
 
+// resumeHealth goes on after so many failures in a row, with a check at once.
+func (i *instance) resumeHealth(failures int) {
+	i.watchHealth()
+	h := &i.own.health
+	if h.verdict == tenement.HealthHealthy {
+		h.failures, h.verdict = failures, tenement.HealthUnknown
+		h.timer.Reset(0)
+	}
+}
+
 func (i *instance) stopHealth() {
 	i.own.health.timer.Stop()
 	if i.own.health.verdict != tenement.HealthUnhealthy {
@@ -52,7 +62,7 @@ func (i *instance) onChecked(err error) {
 		return
 	}
 	h := &o.health
-	before := h.verdict
+	before, failures := h.verdict, h.failures
 	if err == nil {
 		h.failures, h.verdict, o.record.reason = 0, tenement.HealthHealthy, ""
 	} else {
@@ -65,8 +75,11 @@ func (i *instance) onChecked(err error) {
 		i.misbehaved(fmt.Errorf("health check failed %d times: %w", h.failures, err))
 		return
 	}
-	if h.verdict != before {
+	if h.verdict != before && before != tenement.HealthUnknown {
 		i.note("%s", h.verdict)
+	}
+	if h.failures != failures {
+		i.noteProcess()
 	}
 	i.publish()
 	h.timer.Reset(i.service.Health.Interval)

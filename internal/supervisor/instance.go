@@ -15,16 +15,19 @@ import (
 type instance struct {
 	sup     *Supervisor
 	id      tenement.InstanceID
-	service *tenement.Service
+	service *tenement.Service // the recipe of the present process, or of the next one
 
 	inbox    chan func()
 	shutdown chan struct{} // closed when the daemon stops
+	moved    chan struct{} // closed when another daemon has the instance
 	poke     chan struct{} // receives when nobody holds the owner any more
 	held     atomic.Int64  // callers that need the owner to stay
 	waiting  atomic.Int64  // requests among them
 
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see
+
+	inherited *legacy // what an earlier daemon left of it; nil for what is begun now
 
 	own ownership
 }
@@ -46,16 +49,17 @@ type ownership struct {
 	enders    []chan<- error // told when no process is left
 }
 
-func newInstance(s *Supervisor, id tenement.InstanceID, service *tenement.Service) *instance {
+func newInstance(s *Supervisor, id tenement.InstanceID) *instance {
 	i := &instance{
-		sup: s, id: id, service: service,
+		sup: s, id: id, service: s.service(id),
 		inbox:    make(chan func()),
 		shutdown: make(chan struct{}),
+		moved:    make(chan struct{}),
 		poke:     make(chan struct{}, 1),
 	}
 	i.own.timer = stoppedTimer()
 	i.own.health = health{timer: stoppedTimer(), verdict: tenement.HealthUnknown}
-	i.own.revive = s.pinned[id]
+	i.own.revive = s.plan.Load().pins(id)
 	return i
 }
 
@@ -67,7 +71,7 @@ func stoppedTimer() *time.Timer {
 
 // run is the owner. It ends when there is neither a process nor anybody who wants one.
 func (i *instance) run() {
-	i.load()
+	i.begins()
 	shutdown := i.shutdown
 	for !i.finished() {
 		o := &i.own
@@ -77,6 +81,10 @@ func (i *instance) run() {
 		case <-i.poke:
 		case <-shutdown:
 			shutdown = nil
+			if i.sup.leaving.Load() {
+				i.detach()
+				return
+			}
 			i.stopForGood()
 		case i.slotWanted() <- struct{}{}:
 			i.start()
@@ -96,6 +104,16 @@ func (i *instance) run() {
 	}
 	i.own.timer.Stop()
 	i.own.health.timer.Stop()
+}
+
+// begins finds out where the instance stands.
+func (i *instance) begins() {
+	if i.inherited == nil {
+		i.load()
+		return
+	}
+	i.inherit(i.inherited)
+	i.inherited = nil
 }
 
 // finished reports whether the owner may end, and if so has made it unreachable.
@@ -182,6 +200,8 @@ func (i *instance) send(ctx context.Context, do func()) error {
 	select {
 	case i.inbox <- do:
 		return nil
+	case <-i.moved:
+		return i.sup.stopped(i.id)
 	case <-ctx.Done():
 		return cause(ctx, i.id)
 	}

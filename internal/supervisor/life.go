@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"math"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ type life struct {
 	startedAt time.Time
 	wasReady  bool // the owner's
 
+	fate     atomic.Int32    // who sees to its end: nobody yet, watch, or another daemon
+	noted    int64           // the last use that was written down; of noteActivity alone
 	told     atomic.Bool     // it was told to end: its tree has until hurry to do so
 	hurry    context.Context // ends when the tree must be gone
 	hurryUp  context.CancelFunc
@@ -50,7 +53,10 @@ func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process) *li
 func (l *life) Service() *tenement.Service   { return l.service }
 func (l *life) Transport() http.RoundTripper { return l.transport }
 func (l *life) Gone() <-chan struct{}        { return l.process.Exited() }
+func (l *life) PID() int                     { return l.process.Ref().PID }
 func (l *life) Release()                     { l.gate.leave() }
+
+func (l *life) Dial(ctx context.Context) (net.Conn, error) { return l.process.Dial(ctx) }
 
 // enter takes a lease, unless no more are given. The process may of course end in
 // the next instant: whoever holds a lease watches Gone.
@@ -79,10 +85,22 @@ func (l *life) check(limit time.Duration) {
 	l.checked <- probe.Check(ctx, l.process.Dial, l.service.Health.Path)
 }
 
+// The values of fate.
+const (
+	fateOpen = iota
+	fateOurs
+	fateMoved
+)
+
 // watch sees the process out: no tree is left behind. One that ended by itself has
-// nothing to save; one that was told to end has its time.
+// nothing to save; one that was told to end has its time. One that another daemon has
+// meanwhile is that one's to see out.
 func (l *life) watch() {
 	<-l.process.Exited()
+	if !l.fate.CompareAndSwap(fateOpen, fateOurs) {
+		l.transport.CloseIdleConnections()
+		return
+	}
 	if !l.told.Load() {
 		l.hurryUp()
 	}
@@ -113,6 +131,11 @@ func (g *gate) init() {
 
 func (g *gate) touch() { g.lastUse.Store(int64(time.Since(processStart))) }
 
+// usedAt sets the last use to an instant of the wall clock that is past.
+func (g *gate) usedAt(at time.Time) {
+	g.lastUse.Store(int64(time.Since(processStart) - max(time.Since(at), 0)))
+}
+
 // idle is how long nobody has held a lease; 0 while somebody does.
 func (g *gate) idle() time.Duration {
 	if g.count() > 0 {
@@ -121,7 +144,8 @@ func (g *gate) idle() time.Duration {
 	return time.Since(processStart) - time.Duration(g.lastUse.Load())
 }
 
-func (g *gate) lastActive() time.Time { return processStart.Add(time.Duration(g.lastUse.Load())) }
+// lastActive is the end of the last use, or now while there is one.
+func (g *gate) lastActive() time.Time { return time.Now().Add(-g.idle()) }
 
 func (g *gate) count() int { return int(g.leases.Load() &^ gateClosed) }
 

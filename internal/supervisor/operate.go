@@ -11,7 +11,7 @@ import (
 
 // operate has id's owner do something and waits for the answer.
 func (s *Supervisor) operate(ctx context.Context, id tenement.InstanceID, do func(i *instance, answer chan<- error)) error {
-	if s.Services[id.Service] == nil {
+	if s.service(id) == nil {
 		return Unknown(id)
 	}
 	i, err := s.summon(id)

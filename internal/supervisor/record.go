@@ -21,15 +21,17 @@ type record struct {
 
 // load reads the row. All else follows from the state that it leaves.
 func (i *instance) load() {
-	o := &i.own
 	row, err := i.sup.Store.Instance(i.sup.lives, i.id)
 	switch {
-	case tenement.CodeOf(err) == tenement.CodeNotFound:
-		return
-	case err != nil:
-		o.record.broken = err
-		return
+	case err == nil:
+		i.know(row)
+	case tenement.CodeOf(err) != tenement.CodeNotFound:
+		i.own.record.broken = err
 	}
+}
+
+func (i *instance) know(row tenement.Instance) {
+	o := &i.own
 	o.record = record{
 		registered: true,
 		suspended:  row.Suspended,

@@ -67,7 +67,7 @@ func TestPinnedStartsByItselfAndNeverSleeps(t *testing.T) {
 		pass(time.Hour)
 		w.wantState(alice, tenement.Ready)
 		w.wantStarts(alice, 1)
-	}, withConfig(func(c *Config) { c.Pinned = []tenement.InstanceID{alice} }))
+	}, withConfig(func(c *Config) { c.Plan.Pinned = []tenement.InstanceID{alice} }))
 }
 
 func TestRequestDuringStopWaitsAndWakes(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 
 	"tenement"
 	"tenement/internal/logs"
-	tenruntime "tenement/internal/runtime"
 )
 
 // logLevel is where our own remarks about an instance go.
@@ -31,6 +30,9 @@ func (i *instance) start() {
 		giveUp.Stop()
 		free()
 	}
+	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
+		i.service = s
+	}
 	l, err := i.launch()
 	if err != nil {
 		i.releaseSlot()
@@ -44,7 +46,7 @@ func (i *instance) start() {
 	go l.probe(i.service.Timeouts.Startup)
 	i.publish()
 	// Written while the program boots, and before it may serve.
-	if err := i.sup.Store.PutProcess(i.sup.lives, i.id, l.process.Ref()); err != nil {
+	if err := i.keepProcess(); err != nil {
 		i.misbehaved(err)
 	}
 }
@@ -62,10 +64,9 @@ func (i *instance) launch() (*life, error) {
 			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
 		}
 	}
-	p, err := rt.Start(i.sup.lives, tenruntime.Spec{
-		Instance: i.id, Service: i.service, DataDir: dir,
-		Stdout: i.sup.Logs.Sink(i.id, logs.Stdout), Stderr: i.sup.Logs.Sink(i.id, logs.Stderr),
-	})
+	spec := i.sup.spec(i.id)
+	spec.DataDir = dir
+	p, err := rt.Start(i.sup.lives, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -95,15 +96,21 @@ func (i *instance) onProbe(err error) {
 		return
 	}
 	i.releaseSlot()
-	o.life.wasReady = true
-	o.revive = i.service.Restart.Mode != tenement.RestartNever
 	o.record.reason = ""
 	o.life.gate.touch()
-	i.serving.Store(o.life)
+	i.serve()
 	i.watchHealth()
 	i.step(tenement.IsReady)
 	i.serveWaiters()
 	i.armIdle()
+	i.noteProcess() // nobody waits for this
+}
+
+// serve lets leases be had.
+func (i *instance) serve() {
+	i.own.life.wasReady = true
+	i.own.revive = i.service.Restart.Mode != tenement.RestartNever
+	i.serving.Store(i.own.life)
 }
 
 // misbehaved ends a process for a fault, with the same consequences as a crash.
@@ -120,7 +127,7 @@ func (i *instance) misbehaved(err error) {
 // been idle for long enough.
 func (i *instance) armIdle() {
 	limit := i.service.Timeouts.Idle
-	if limit == 0 || i.sup.pinned[i.id] {
+	if limit == 0 || i.sup.plan.Load().pins(i.id) {
 		i.own.timer.Stop()
 		return
 	}

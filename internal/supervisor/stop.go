@@ -56,11 +56,7 @@ func (i *instance) stopForGood() {
 	case tenement.Asleep, tenement.Suspended, tenement.Failed:
 		return
 	}
-	goal := tenement.GoalSleep
-	if i.own.record.suspended {
-		goal = tenement.GoalSuspend
-	}
-	i.stop(goal, nil)
+	i.stop(i.goalAtRest(), nil)
 }
 
 // onDrained: the last lease of a closed gate was returned.
@@ -80,6 +76,7 @@ func (i *instance) terminate() {
 	o.life.transport.CloseIdleConnections()
 	o.life.told.Store(true)
 	i.step(tenement.Deadline)
+	i.noteProcess()
 	limit := i.service.Timeouts.Stop
 	if limit == 0 {
 		i.kill()

@@ -28,15 +28,15 @@ type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
 	Logs     *logs.Buffer
-	Services map[string]*tenement.Service
 	Runtimes map[tenement.Isolation]tenruntime.Runtime
+	Plan     Plan // the first one
 	// Transport makes the connection pool of one process life.
 	Transport func(dial func(context.Context) (net.Conn, error)) tenement.Transport
-	// Pinned instances are registered, started with the supervisor and never put to
-	// sleep for want of traffic.
-	Pinned []tenement.InstanceID
 	// Deleted is told when an instance is no longer registered.
 	Deleted func(tenement.InstanceID)
+	// Sweep ends what earlier daemons left running, except adopted. It is called once,
+	// before anything is started.
+	Sweep func(ctx context.Context, adopted []tenement.Ref)
 
 	MaxStarting int // processes being started at once; 0 = one per core, at least 2
 	MaxWaiting  int // requests held at once, in all
@@ -46,13 +46,16 @@ type Config struct {
 // Supervisor owns every awake instance. Its methods may be called concurrently.
 type Supervisor struct {
 	Config
-	pinned  map[tenement.InstanceID]bool
+	plan    atomic.Pointer[Plan]
 	slots   chan struct{} // one element per process being started
 	waiting atomic.Int64  // requests held, of all instances
 
 	mu     sync.RWMutex
 	awake  map[tenement.InstanceID]*instance
 	closed bool
+	// leaving: the instances pass to another daemon, and their processes live on.
+	leaving atomic.Bool
+	moved   map[tenement.InstanceID]*life // the processes that were left, once Run has ended
 
 	owners sync.WaitGroup
 	// lives ends when processes may no longer be started or kept: after Run has
@@ -74,40 +77,38 @@ func New(c Config) *Supervisor {
 	}
 	s := &Supervisor{
 		Config: c,
-		pinned: make(map[tenement.InstanceID]bool),
 		slots:  make(chan struct{}, c.MaxStarting),
 		awake:  make(map[tenement.InstanceID]*instance),
+		moved:  make(map[tenement.InstanceID]*life),
 	}
-	for _, id := range c.Pinned {
-		s.pinned[id] = true
-	}
+	s.plan.Store(&c.Plan)
 	return s
 }
 
-// Run ends what an earlier daemon left behind, starts the pinned instances, and
-// blocks until ctx ends; then it puts every instance to sleep, all at once, and
-// waits for that. Call it once; other methods may be called when ready is closed.
+// Run takes over what an earlier daemon left running, starts the pinned instances, and
+// blocks until ctx ends; then it puts every instance to sleep, all at once, and waits
+// for that, or leaves them all running if [Supervisor.Leave] was called. Call it once;
+// other methods may be called when ready is closed.
 func (s *Supervisor) Run(ctx context.Context, ready chan<- struct{}) error {
 	s.lives, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer s.end()
-	if err := s.recover(ctx); err != nil {
+	if err := s.takeOver(ctx); err != nil {
 		return err
 	}
-	if err := s.registerPinned(ctx); err != nil {
+	pinned := s.plan.Load().Pinned
+	if err := s.registerPinned(ctx, pinned); err != nil {
 		return err
 	}
 	close(ready)
-	for _, id := range s.Pinned {
-		s.owners.Go(func() { s.keep(ctx, id) })
-	}
-	<-ctx.Done()
+	s.startPinned(pinned)
+	s.noteActivity(ctx)
 	s.close()
 	s.owners.Wait()
 	return nil
 }
 
-func (s *Supervisor) registerPinned(ctx context.Context) error {
-	for _, id := range s.Pinned {
+func (s *Supervisor) registerPinned(ctx context.Context, pinned []tenement.InstanceID) error {
+	for _, id := range pinned {
 		if _, err := s.Store.Register(ctx, id, time.Now()); err != nil {
 			return fmt.Errorf("register %s: %w", id, err)
 		}
@@ -115,59 +116,24 @@ func (s *Supervisor) registerPinned(ctx context.Context) error {
 	return nil
 }
 
-// keep starts a pinned instance. A failure is in the instance's own log and state.
-func (s *Supervisor) keep(ctx context.Context, id tenement.InstanceID) {
-	if err := s.Start(ctx, id); err != nil && ctx.Err() == nil {
-		s.Log.Warn("pinned instance did not start", "instance", id, "error", err)
+// startPinned waits for nothing. A failure is in the instance's own log and state.
+func (s *Supervisor) startPinned(pinned []tenement.InstanceID) {
+	for _, id := range pinned {
+		s.goUnlessClosed(func() {
+			if err := s.Start(s.lives, id); err != nil {
+				s.Log.Warn("pinned instance did not start", "instance", id, "error", err)
+			}
+		})
 	}
 }
 
-// recover ends the processes that an earlier daemon recorded and did not stop. A
-// process that only has the pid of one of them is left alone.
-func (s *Supervisor) recover(ctx context.Context) error {
-	refs, err := s.Store.Processes(ctx)
-	if err != nil {
-		return err
+// goUnlessClosed runs do in a goroutine that Run waits for.
+func (s *Supervisor) goUnlessClosed(do func()) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.closed {
+		s.owners.Go(do)
 	}
-	var group sync.WaitGroup
-	for id, ref := range refs {
-		group.Go(func() { s.endLeftover(ctx, id, ref) })
-	}
-	group.Wait()
-	return nil
-}
-
-func (s *Supervisor) endLeftover(ctx context.Context, id tenement.InstanceID, ref tenement.Ref) {
-	log := s.Log.With("instance", id, "pid", ref.PID)
-	for _, rt := range s.Runtimes {
-		p, err := rt.Adopt(ctx, tenruntime.Spec{Instance: id}, ref)
-		if tenement.CodeOf(err) == tenement.CodeNotFound {
-			continue
-		}
-		if err == nil {
-			err = errors.Join(p.Kill(), endAfterKill(ctx, p))
-		}
-		if err != nil {
-			log.Error("cannot end what an earlier daemon left running", "error", err)
-			return // the record stays: the next start tries again
-		}
-		log.Info("ended what an earlier daemon left running")
-		break
-	}
-	if err := s.Store.DeleteProcess(ctx, id); err != nil {
-		log.Error("forget a process of an earlier daemon", "error", err)
-	}
-}
-
-func endAfterKill(ctx context.Context, p tenruntime.Process) error {
-	select {
-	case <-p.Exited():
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
-	return p.Release(ended)
 }
 
 // close asks every owner to end its instance and refuses new ones.
@@ -203,7 +169,7 @@ func (s *Supervisor) owner(id tenement.InstanceID) *instance {
 
 // await is the slow half of Acquire: the instance is not ready.
 func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
-	service := s.Services[id.Service]
+	service := s.service(id)
 	if service == nil {
 		return nil, Unknown(id)
 	}
@@ -236,14 +202,11 @@ func (s *Supervisor) summon(id tenement.InstanceID) (*instance, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "wake " + id.String(),
-			Err: errors.New("the daemon is stopping"), RetryAfter: time.Second,
-		}
+		return nil, s.stopped(id)
 	}
 	i := s.awake[id]
 	if i == nil {
-		i = newInstance(s, id, s.Services[id.Service])
+		i = newInstance(s, id)
 		s.awake[id] = i
 		s.owners.Go(i.run)
 	}

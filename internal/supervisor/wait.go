@@ -107,7 +107,7 @@ func (i *instance) refusal() error {
 	case o.record.broken != nil:
 		return o.record.broken
 	case o.stopping:
-		return i.unavailable(errors.New("the daemon is stopping"), time.Second)
+		return i.sup.stopped(i.id)
 	case o.removal != nil:
 		return Unknown(i.id)
 	case !o.record.registered:

@@ -38,6 +38,8 @@ type world struct {
 	cancel  context.CancelFunc
 	done    chan error
 	closers []func() error
+
+	unregistered bool // alice and bob are not in the registry
 }
 
 type option func(*world, *Config)
@@ -54,6 +56,10 @@ func withConfig(change func(*Config)) option {
 	return func(_ *world, c *Config) { change(c) }
 }
 
+func withoutRegistration() option {
+	return func(w *world, _ *Config) { w.unregistered = true }
+}
+
 func always(b runtimetest.Behaviour) option {
 	return withScript(func(tenement.InstanceID, int) runtimetest.Behaviour { return b })
 }
@@ -66,10 +72,14 @@ func simulate(t *testing.T, test func(w *world), options ...option) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, dir, options...)
-		w.register(alice)
-		w.register(bob)
+		if !w.unregistered {
+			w.register(alice)
+			w.register(bob)
+		}
 		test(w)
-		w.shutDown()
+		if !w.leaving.Load() { // else its successor was shut down
+			w.shutDown()
+		}
 	})
 }
 
@@ -101,7 +111,7 @@ func newWorld(t *testing.T, dir string, options ...option) *world {
 	w.closers = []func() error{db.Close, root.Close}
 	c := Config{
 		Store: db, Disk: root, Logs: logs.New(logs.Limits{}),
-		Services:   map[string]*tenement.Service{"api": w.service},
+		Plan:       Plan{Services: map[string]*tenement.Service{"api": w.service}},
 		Runtimes:   map[tenement.Isolation]tenruntime.Runtime{tenement.IsolationProcess: w.fake},
 		Transport:  testTransport,
 		Deleted:    func(tenement.InstanceID) {},
@@ -111,8 +121,14 @@ func newWorld(t *testing.T, dir string, options ...option) *world {
 	for _, o := range options {
 		o(w, &c)
 	}
+	w.run(c)
+	return w
+}
+
+func (w *world) run(c Config) {
+	w.t.Helper()
 	w.Supervisor = New(c)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(w.t.Context())
 	w.cancel = cancel
 	w.done = make(chan error, 1)
 	ready := make(chan struct{})
@@ -120,9 +136,21 @@ func newWorld(t *testing.T, dir string, options ...option) *world {
 	select {
 	case <-ready:
 	case err := <-w.done:
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	return w
+}
+
+// handOver ends w's supervisor and gives all it had to another one.
+func (w *world) handOver() *world {
+	w.t.Helper()
+	w.Leave()
+	w.cancel()
+	if err := <-w.done; err != nil {
+		w.t.Fatal(err)
+	}
+	next := *w
+	next.run(w.Config)
+	return &next
 }
 
 // failOnError makes a test fail when the supervisor reports a fault of its own.

@@ -4,9 +4,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -61,38 +63,124 @@ func (d *daemon) pid(id string) int {
 	return 0
 }
 
+// kill ends the daemon as a crash does, and waits until it is no more.
+func (d *daemon) kill() {
+	d.t.Helper()
+	d.killed = true
+	if err := d.process.Kill(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.waitReaped()
+}
+
 func TestKilledDaemon(t *testing.T) {
 	t.Parallel()
 	requireLinux(t)
 	first := start(t, "notes")
 	first.command("spawn", "notes:alice")
 	first.command("spawn", "notes:bob", "--no-wake")
+	first.command("spawn", "notes:dead")
 	first.command("weight", "notes:alice", "70")
 	first.post("alice.notes.localhost", "/notes", "written before")
-	orphan := first.pid("notes:alice")
-
-	first.killed = true
-	if err := first.process.Kill(); err != nil {
+	tenant, dead := first.pid("notes:alice"), first.pid("notes:dead")
+	first.kill()
+	if err := syscall.Kill(dead, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	first.waitReaped()
-	if status(t, orphan, "State") == "" {
-		t.Fatal("the tenant ended with the daemon: the test shows nothing")
-	}
+	waitGone(t, dead)
 
 	second := startConfig(t, first.config, first.dataDir)
-	waitGone(t, orphan)
+	if pid := second.pid("notes:alice"); pid != tenant {
+		t.Errorf("process %d serves, before it was %d", pid, tenant)
+	}
 	if got := second.get(http.StatusOK, "alice.notes.localhost", "/notes").body; !strings.Contains(got, "written before") {
 		t.Errorf("notes %s", got)
-	}
-	if second.pid("notes:alice") == orphan {
-		t.Error("the orphan serves")
 	}
 	if got := second.command("inspect", "notes:alice"); !strings.Contains(got, "70") {
 		t.Errorf("the weight is lost:\n%s", got)
 	}
 	second.get(http.StatusOK, "bob.notes.localhost", "/notes")
+	second.get(http.StatusOK, "dead.notes.localhost", "/notes")
 	second.get(http.StatusOK, "notes.localhost", "/notes")
+	second.command("stop", "notes:alice")
+	waitGone(t, tenant)
+}
+
+// TestKilledDaemonUnderLoad: only what was under way fails, and what came while there was
+// no daemon. No tenant is restarted, and no acknowledged write is lost.
+func TestKilledDaemonUnderLoad(t *testing.T) {
+	t.Parallel()
+	requireLinux(t)
+	const tenants, perSecond = 20, 200
+	first := start(t, "notes")
+	hosts := first.spawnMany(tenants)
+	pids := first.pids()
+	l := first.startLoad(hosts, perSecond)
+	l.waitFor(perSecond)
+	killed := time.Now()
+	first.kill()
+	second := first.again()
+	serving := time.Now()
+	l.waitFor(2 * perSecond)
+	l.stop()
+	t.Logf("%d requests, %d failed in the %v without a daemon", l.sent, len(l.failures), serving.Sub(killed))
+	for _, f := range l.failures {
+		if f.ended.Before(killed) || f.begun.After(serving) {
+			t.Errorf("failed %v after the kill: %v", f.begun.Sub(killed), f.err)
+		}
+	}
+	if after := second.pids(); len(pids) != tenants || !maps.Equal(pids, after) {
+		t.Errorf("processes %v, before %v", after, pids)
+	}
+	l.wantKept(second)
+}
+
+// TestStrangerWithARecordedPID: the process that has the pid now is none of ours.
+func TestStrangerWithARecordedPID(t *testing.T) {
+	t.Parallel()
+	requireLinux(t)
+	first := start(t, "notes")
+	first.command("spawn", "notes:alice")
+	tenant := first.pid("notes:alice")
+	first.kill()
+	if err := syscall.Kill(tenant, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitGone(t, tenant)
+	stranger := exec.Command("sleep", "1000")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stranger.Process.Kill(); err != nil {
+			t.Errorf("it did not survive: %v", err)
+		}
+		_ = stranger.Wait() // killed: an error by design
+	})
+	changeRecord(t, first.dataDir, "UPDATE processes SET pid = ?", stranger.Process.Pid)
+
+	second := startConfig(t, first.config, first.dataDir)
+	second.get(http.StatusOK, "alice.notes.localhost", "/notes")
+	if pid := second.pid("notes:alice"); pid == stranger.Process.Pid {
+		t.Error("the stranger was adopted")
+	}
+	second.command("stop", "notes:alice")
+	if state := status(t, stranger.Process.Pid, "State"); !strings.HasPrefix(state, "S") {
+		t.Errorf("the stranger is in state %q", state)
+	}
+}
+
+// changeRecord changes the registry of a data directory that no daemon serves.
+func changeRecord(t *testing.T, dataDir, statement string, args ...any) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(dataDir, ".tenement", "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), statement, args...)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestOrphansWithoutARecord: the daemon is killed and so is the tenant's main process, or
@@ -208,16 +296,9 @@ func register(t *testing.T, dataDir string, n int) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", filepath.Join(dir, "state.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = db.ExecContext(t.Context(), `
+	changeRecord(t, dataDir, `
 		WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?)
 		INSERT INTO instances (service, name, created_at) SELECT 'notes', 'customer' || n, 1 FROM numbers`, n)
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestSleepingInstancesCostNoMemory: within 10 MB of what it is with ten.
@@ -287,6 +368,6 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.waitReaped()
-	startConfig(t, d.config, d.dataDir) // ends what is left
+	startConfig(t, d.config, d.dataDir) // goes on with the stop
 	waitGone(t, tenant)
 }

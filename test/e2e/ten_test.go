@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tenement/internal/runtime/runtimetest"
 )
 
 // The bounds are for a machine that is busy with everything else; nothing waits
@@ -36,6 +38,7 @@ const startLine = "listening on "
 var root string
 
 func TestMain(m *testing.M) {
+	runtimetest.TenantMain()
 	dir, err := os.MkdirTemp("", "tenement-e2e-")
 	if err != nil {
 		panic(err)
@@ -91,6 +94,7 @@ type daemon struct {
 	base    string // http://127.0.0.1:PORT
 	client  *http.Client
 	process *os.Process
+	serving int  // the process that serves: after an upgrade another one
 	killed  bool // by the test itself: how it ends is no fault
 }
 
@@ -108,9 +112,21 @@ func startConfig(t *testing.T, config, dataDir string) *daemon {
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
+	return startAt(t, filepath.Join(root, "bin", "ten"), config, dataDir, "127.0.0.1:0")
+}
+
+// again starts the next daemon, at the address of d.
+func (d *daemon) again() *daemon {
+	d.t.Helper()
+	return startAt(d.t, d.ten, d.config, d.dataDir, strings.TrimPrefix(d.base, "http://"))
+}
+
+// startAt serves with the program ten.
+func startAt(t *testing.T, ten, config, dataDir, listen string) *daemon {
+	t.Helper()
 	d := &daemon{
 		t:       t,
-		ten:     filepath.Join(root, "bin", "ten"),
+		ten:     ten,
 		config:  config,
 		dataDir: dataDir,
 		client: &http.Client{
@@ -123,7 +139,7 @@ func startConfig(t *testing.T, config, dataDir string) *daemon {
 
 	// A command of its own, not CommandContext: the test's context ends before its
 	// clean-up, and would kill the daemon instead of letting it stop in order.
-	cmd := exec.Command(d.ten, "serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", "127.0.0.1:0")
+	cmd := exec.Command(d.ten, "serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", listen)
 	output := &transcript{t: t}
 	cmd.Stderr = output
 	stdout, err := cmd.StdoutPipe()
@@ -133,7 +149,7 @@ func startConfig(t *testing.T, config, dataDir string) *daemon {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	d.process = cmd.Process
+	d.process, d.serving = cmd.Process, cmd.Process.Pid
 	address := make(chan string, 1)
 	ended := make(chan error, 1)
 	go func() {
@@ -166,10 +182,11 @@ func follow(stdout io.Reader, output io.Writer, address chan<- string) {
 	}
 }
 
-// stop ends the daemon as an operator does and demands that it obeys.
+// stop ends the daemon as an operator does and demands that it obeys: it has ended when
+// no process is left that could write to its output.
 func (d *daemon) stop(cmd *exec.Cmd, ended <-chan error, output *transcript) {
 	defer output.close()
-	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+	_ = syscall.Kill(d.serving, syscall.SIGTERM) // it may have ended already
 	select {
 	case err := <-ended:
 		if err != nil && !d.killed {
@@ -177,6 +194,7 @@ func (d *daemon) stop(cmd *exec.Cmd, ended <-chan error, output *transcript) {
 		}
 	case <-time.After(stopTimeout):
 		_ = cmd.Process.Kill()
+		_ = syscall.Kill(d.serving, syscall.SIGKILL)
 		err := <-ended
 		d.t.Errorf("the daemon did not end within %s of SIGTERM and was killed: %v", stopTimeout, err)
 	}
@@ -185,13 +203,23 @@ func (d *daemon) stop(cmd *exec.Cmd, ended <-chan error, output *transcript) {
 // command runs one `ten` command against the daemon and gives what it printed.
 func (d *daemon) command(args ...string) string {
 	d.t.Helper()
+	out, err := d.tryCommand(args...)
+	if err != nil {
+		d.t.Fatalf("ten %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// tryCommand gives what a command printed: on its standard output, or on both when it
+// failed.
+func (d *daemon) tryCommand(args ...string) (string, error) {
 	cmd := exec.CommandContext(d.t.Context(), d.ten, append(args, "--config", d.config, "--data-dir", d.dataDir)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		d.t.Fatalf("ten %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+		return stdout.String() + stderr.String(), err
 	}
-	return stdout.String()
+	return stdout.String(), nil
 }
 
 // answer is what came back for one request.

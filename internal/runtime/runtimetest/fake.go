@@ -119,8 +119,14 @@ func (f *Fake) Start(_ context.Context, s runtime.Spec) (runtime.Process, error)
 	return p, nil
 }
 
-// Adopt implements runtime.Runtime: a fake never outlives its daemon.
-func (f *Fake) Adopt(context.Context, runtime.Spec, tenement.Ref) (runtime.Process, error) {
+// Adopt implements runtime.Runtime. A fake process lives on until it ends, whoever
+// started it.
+func (f *Fake) Adopt(_ context.Context, s runtime.Spec, ref tenement.Ref) (runtime.Process, error) {
+	for _, p := range f.Live(s.Instance) {
+		if p.Ref() == ref && !p.hasEnded() {
+			return p, nil
+		}
+	}
 	return nil, &tenement.Error{Code: tenement.CodeNotFound, Op: "adopt", Err: errors.New("no such process")}
 }
 
@@ -189,7 +195,9 @@ func (p *FakeProcess) End(exit tenement.Exit) {
 }
 
 // Ref implements runtime.Process.
-func (p *FakeProcess) Ref() tenement.Ref { return tenement.Ref{PID: p.pid, BootID: "fake"} }
+func (p *FakeProcess) Ref() tenement.Ref {
+	return tenement.Ref{PID: p.pid, BootID: runtime.BootID(), Isolation: tenement.IsolationProcess}
+}
 
 // Exited implements runtime.Process.
 func (p *FakeProcess) Exited() <-chan struct{} { return p.exited }
@@ -241,6 +249,15 @@ func (p *FakeProcess) Kill() error {
 	return nil
 }
 
+func (p *FakeProcess) hasEnded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
+// Detach implements runtime.Process.
+func (p *FakeProcess) Detach() {}
+
 // Release implements runtime.Process.
 func (p *FakeProcess) Release(ctx context.Context) error {
 	if p.behaviour.Release > 0 {
@@ -261,9 +278,6 @@ func (p *FakeProcess) Release(ctx context.Context) error {
 	}
 	return nil
 }
-
-// Detach implements runtime.Process: nothing is left to adopt.
-func (p *FakeProcess) Detach() {}
 
 // connListener hands the connections of Dial to the process's HTTP server.
 type connListener struct{ p *FakeProcess }

@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"tenement"
+	"tenement/internal/api"
+	"tenement/internal/config"
+	"tenement/internal/route"
+	"tenement/internal/supervisor"
+)
+
+// setup is the configuration in force and what follows from it.
+type setup struct {
+	config *config.Config
+	table  *route.Table
+}
+
+func newSetup(c *config.Config) *setup {
+	return &setup{c, route.New(route.Config{
+		Domain: c.Domain, AdminHost: c.AdminHost,
+		Services: slices.Collect(maps.Keys(c.Services)),
+		Default:  c.Routing.Default, Subdomain: c.Routing.Subdomain, Path: c.Routing.Path,
+	})}
+}
+
+func plan(c *config.Config) supervisor.Plan {
+	return supervisor.Plan{Services: c.Services, Pinned: c.Instances}
+}
+
+func (d *daemon) config() *config.Config { return d.setup.Load().config }
+
+func (d *daemon) lookup(host, path string) route.Target {
+	return d.setup.Load().table.Lookup(host, path)
+}
+
+func (d *daemon) maxBody(service string) tenement.Bytes {
+	if s := d.config().Services[service]; s != nil {
+		return s.MaxBody
+	}
+	return 0
+}
+
+func (d *daemon) trustedProxies() []netip.Prefix { return d.config().TrustedProxies }
+
+// Reload implements [api.Backend]: the file is read again and put in force wholly, or
+// not at all.
+func (b *backend) Reload(ctx context.Context, restart bool) (api.Reloaded, error) {
+	d := b.daemon
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	before := d.config()
+	after, err := d.load()
+	if err != nil {
+		return api.Reloaded{}, err
+	}
+	if fixed := fixedChanges(before, after); len(fixed) > 0 {
+		return api.Reloaded{}, &tenement.Error{
+			Code: tenement.CodeConflict, Op: "reload " + after.Path,
+			Err:  fmt.Errorf("%s cannot change while the daemon runs", strings.Join(fixed, ", ")),
+			Hint: "nothing was changed. `ten upgrade` starts the daemon anew without losing a request; another data_dir needs a stop",
+		}
+	}
+	if err := b.supervisor.Reconfigure(ctx, plan(after)); err != nil {
+		return api.Reloaded{}, err
+	}
+	d.setup.Store(newSetup(after))
+	result := changes(before, after)
+	d.Log.Info("configuration reloaded", "file", after.Path, "added", result.Added, "removed", result.Removed, "changed", result.Changed)
+	if restart {
+		result.Restarted, err = b.supervisor.RestartOutdated(ctx)
+	}
+	result.Outdated = b.supervisor.Outdated()
+	return result, err
+}
+
+// fixedChanges lists the settings that differ and can only change with the daemon.
+func fixedChanges(before, after *config.Config) []string {
+	var list []string
+	for _, s := range []struct {
+		name          string
+		before, after any
+	}{
+		{"data_dir", before.DataDir, after.DataDir},
+		{"listen", before.Listen, after.Listen},
+		{"max_starting", before.MaxStarting, after.MaxStarting},
+		{"max_waiting", before.MaxWaiting, after.MaxWaiting},
+	} {
+		if s.before != s.after {
+			list = append(list, s.name)
+		}
+	}
+	return list
+}
+
+// changes compares the services of two configurations, in order of their names.
+func changes(before, after *config.Config) api.Reloaded {
+	var r api.Reloaded
+	for _, name := range slices.Sorted(maps.Keys(after.Services)) {
+		switch old := before.Services[name]; {
+		case old == nil:
+			r.Added = append(r.Added, name)
+		case !reflect.DeepEqual(old, after.Services[name]):
+			r.Changed = append(r.Changed, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(before.Services)) {
+		if after.Services[name] == nil {
+			r.Removed = append(r.Removed, name)
+		}
+	}
+	return r
+}
+
+// load reads the configuration as it was read when the daemon began.
+func (d *daemon) load() (*config.Config, error) {
+	if d.Load == nil {
+		return nil, &tenement.Error{Code: tenement.CodeUnavailable, Op: "reload", Err: errors.New("this daemon was not started from a file")}
+	}
+	return d.Load()
+}

@@ -1,0 +1,251 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"tenement"
+	"tenement/internal/api"
+	"tenement/internal/cgroup"
+	"tenement/internal/disk"
+	"tenement/internal/logs"
+	"tenement/internal/proxy"
+	"tenement/internal/route"
+	"tenement/internal/runtime"
+	"tenement/internal/store"
+	"tenement/internal/supervisor"
+)
+
+// tenancy is what one daemon at a time can have of a data directory: the store, the
+// logs and the processes. A daemon may give it to another one and serve on for a while.
+type tenancy struct {
+	daemon     *daemon
+	disk       *disk.Root
+	store      *store.Store
+	logs       *logs.Buffer
+	host       *runtime.Host
+	cgroups    *cgroup.Tree // nil where there are none to be had
+	weights    *route.Weights
+	supervisor *supervisor.Supervisor
+	backend    *backend
+	api        http.Handler
+	closers    []io.Closer // in the order of opening
+
+	given atomic.Bool // to another daemon
+	stop  context.CancelFunc
+	ended chan struct{} // closed when the supervisor's Run has returned
+	err   error         // what it returned
+}
+
+// openTenancy takes the data directory and all that an earlier daemon left in it; on
+// an error nothing stays acquired. A second daemon that has it is CodeConflict. The
+// processes are kept until end, whatever becomes of ctx.
+func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
+	t := &tenancy{daemon: d, logs: logs.New(logs.Limits{}), weights: route.NewWeights(), ended: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close())
+		}
+	}()
+	if t.disk, err = disk.Open(d.Config.DataDir); err != nil {
+		return nil, err
+	}
+	t.closers = append(t.closers, t.disk)
+	if t.store, err = store.Open(ctx, StateDir(d.Config.DataDir)); err != nil {
+		return nil, err
+	}
+	t.closers = append(t.closers, t.store)
+	if err := t.loadWeights(ctx); err != nil {
+		return nil, err
+	}
+	t.openCgroups()
+	t.host, err = runtime.NewHost(filepath.Join(StateDir(d.Config.DataDir), "output"), t.cgroups, d.Log)
+	if err != nil {
+		return nil, err
+	}
+	t.supervisor = t.newSupervisor()
+	ctx = context.WithoutCancel(ctx)
+	t.backend = &backend{tenancy: t, ctx: ctx}
+	//nolint:contextcheck // each request brings its own
+	t.api = api.NewServer(api.Options{Backend: t.backend, Log: d.Log, Version: d.Version, URL: t.backend.URL})
+	return t, t.start(ctx)
+}
+
+// start returns once everything that an earlier daemon left is taken over.
+func (t *tenancy) start(ctx context.Context) error {
+	ctx, t.stop = context.WithCancel(ctx)
+	ready := make(chan struct{})
+	go func() {
+		defer close(t.ended)
+		t.err = t.supervisor.Run(ctx, ready)
+	}()
+	select {
+	case <-ready:
+		return nil
+	case <-t.ended:
+		t.stop()
+		return t.err
+	}
+}
+
+// end puts every instance to sleep, or leaves it running for another daemon, and gives
+// up the data directory. To end it again does nothing.
+func (t *tenancy) end(leave bool) error {
+	if leave {
+		t.given.Store(true)
+		t.supervisor.Leave()
+	}
+	t.stop()
+	<-t.ended
+	return errors.Join(t.err, t.close())
+}
+
+func (t *tenancy) close() error {
+	var err error
+	for i := len(t.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, t.closers[i].Close())
+	}
+	t.closers = nil
+	return err
+}
+
+func (t *tenancy) loadWeights(ctx context.Context) error {
+	list, err := t.store.Weights(ctx)
+	if err != nil {
+		return err
+	}
+	weights := make(map[tenement.InstanceID]int, len(list))
+	for _, w := range list {
+		weights[w.ID] = w.Weight
+	}
+	t.weights.Replace(weights)
+	return nil
+}
+
+// openCgroups gives each data directory a subtree of its own, so that two daemons
+// on one machine stay apart.
+func (t *tenancy) openCgroups() {
+	sum := sha256.Sum256([]byte(t.daemon.Config.DataDir))
+	tree, err := cgroup.Open("tenement-" + hex.EncodeToString(sum[:6]))
+	if err != nil {
+		t.daemon.Log.Warn("a tenant's process that leaves its process group will not be found again", "reason", err, "hint", tenement.HintOf(err))
+		return
+	}
+	t.cgroups = tree
+	t.closers = append(t.closers, tree)
+}
+
+// sweepTime bounds the wait for what an earlier daemon left in the cgroups to be gone.
+const sweepTime = 10 * time.Second
+
+// sweep ends what an earlier daemon left in the cgroups and nobody took over: it was
+// killed before it could record it, or the recorded process has left others behind. It
+// removes their FIFOs, too.
+func (t *tenancy) sweep(ctx context.Context, adopted []tenement.Ref) {
+	err := t.host.Sweep()
+	if t.cgroups != nil {
+		spared := make(map[string]bool, len(adopted))
+		for _, ref := range adopted {
+			spared[ref.Cgroup] = true
+		}
+		ctx, cancel := context.WithTimeout(ctx, sweepTime)
+		defer cancel()
+		err = errors.Join(err, t.cgroups.Sweep(ctx, func(path string) bool { return spared[path] }))
+	}
+	if err != nil {
+		t.daemon.Log.Error("cannot end all that an earlier daemon left", "error", err)
+	}
+}
+
+func (t *tenancy) newSupervisor() *supervisor.Supervisor {
+	c := t.daemon.Config
+	return supervisor.New(supervisor.Config{
+		Store: t.store,
+		Disk:  t.disk,
+		Logs:  t.logs,
+		Runtimes: map[tenement.Isolation]runtime.Runtime{
+			tenement.IsolationProcess: t.host,
+		},
+		Plan:        plan(t.daemon.setup.Load().config),
+		Transport:   proxy.NewTransport,
+		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },
+		Sweep:       t.sweep,
+		MaxStarting: c.MaxStarting,
+		MaxWaiting:  c.MaxWaiting,
+		Log:         t.daemon.Log,
+	})
+}
+
+// serveAPI answers the management API, unless another daemon does by now.
+func (t *tenancy) serveAPI(w http.ResponseWriter, r *http.Request) {
+	if t.given.Load() {
+		w.Header().Set("Connection", "close") // the next one reaches the other daemon
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "another daemon has taken over: ask again", http.StatusServiceUnavailable)
+		return
+	}
+	t.api.ServeHTTP(w, r)
+}
+
+// Acquire implements acquirer.
+func (t *tenancy) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	return t.supervisor.Acquire(ctx, id)
+}
+
+// Hold implements acquirer.
+func (t *tenancy) Hold(_ context.Context, id tenement.InstanceID, pid int) (tenement.Lease, error) {
+	return t.supervisor.Hold(id, pid)
+}
+
+var _ acquirer = (*tenancy)(nil)
+
+// acquirer gives leases: the tenancy, or a daemon that has it.
+type acquirer interface {
+	Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error)
+	// Hold is a lease on one process, which is not waited for.
+	Hold(ctx context.Context, id tenement.InstanceID, pid int) (tenement.Lease, error)
+}
+
+// holder is who can give leases now. Replaced is closed once another one can.
+type holder struct {
+	acquirer
+	replaced chan struct{}
+}
+
+func (d *daemon) setHolder(a acquirer) {
+	if before := d.holder.Swap(&holder{a, make(chan struct{})}); before != nil {
+		close(before.replaced)
+	}
+}
+
+func (d *daemon) acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	return d.lease(ctx, func(from acquirer) (tenement.Lease, error) { return from.Acquire(ctx, id) })
+}
+
+func (d *daemon) hold(ctx context.Context, id tenement.InstanceID, pid int) (tenement.Lease, error) {
+	return d.lease(ctx, func(from acquirer) (tenement.Lease, error) { return from.Hold(ctx, id, pid) })
+}
+
+// lease asks whoever has the instances now. While they change hands it waits: that
+// ends, one way or the other.
+func (d *daemon) lease(ctx context.Context, ask func(acquirer) (tenement.Lease, error)) (tenement.Lease, error) {
+	for {
+		h := d.holder.Load()
+		lease, err := ask(h)
+		if !errors.Is(err, supervisor.ErrMoved) {
+			return lease, err
+		}
+		select {
+		case <-h.replaced:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
