@@ -91,6 +91,9 @@ func testOutlivesDaemon(t *testing.T, b *bench) {
 	tenant := b.awaitReady(ref)
 	b.get(tenant, "/print?out=stored&err=stored")
 	b.get(tenant, "/print?out=a+line+in&err=&part=1")
+	Eventually(t, "all lines taken", func() bool {
+		return unread(t, ref.Stdout) == len("a line in") && unread(t, ref.Stderr) == 0
+	})
 	kill()
 
 	const lines = 50_000 // 2 MB: no FIFO holds them
@@ -133,6 +136,21 @@ func testOutlivesDaemon(t *testing.T, b *bench) {
 	if strings.Contains(stdout.String(), "stored") || stderr.String() != "alone\n" {
 		t.Errorf("stdout begins %.100q, stderr is %.100q", stdout.String(), stderr.String())
 	}
+}
+
+// unread is how many bytes are in a FIFO.
+func unread(t *testing.T, path string) int {
+	t.Helper()
+	fifo, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = fifo.Close() }()
+	n, err := unix.IoctlGetInt(int(fifo.Fd()), unix.TIOCINQ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func testNotStored(t *testing.T, b *bench) {

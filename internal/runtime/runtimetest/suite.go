@@ -341,6 +341,8 @@ func testKillTree(t *testing.T, b *bench) {
 	daemon := b.child(p, "setsid=1")
 	if p.Ref().Cgroup == "" {
 		t.Log("no cgroup: what leaves its process group is not found")
+		left := daemon
+		t.Cleanup(func() { _ = syscall.Kill(left, syscall.SIGKILL) })
 		daemon = child
 	}
 	if err := p.Kill(); err != nil {
