@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"tenement"
+	"tenement/internal/fault"
 )
 
 const (
@@ -19,15 +20,17 @@ func (s *Store) PutProcess(ctx context.Context, id tenement.InstanceID, ref tene
 		return err
 	}
 	// SQLite's integers are signed; the conversion loses nothing and is undone by Processes.
+	fault.Point(fault.PutProcessBefore)
 	_, err := s.stmts.putProcess.ExecContext(ctx, id.Service, id.Name,
 		ref.PID, int64(ref.StartTime), ref.BootID, ref.Port, ref.Cgroup)
-	return failure("keep process of "+id.String(), err)
+	fault.Point(fault.PutProcessAfter)
+	return s.wrote(ctx, "keep process of "+id.String(), err)
 }
 
 // DeleteProcess forgets the process of id. It is no error if none is known.
 func (s *Store) DeleteProcess(ctx context.Context, id tenement.InstanceID) error {
 	_, err := s.stmts.deleteProcess.ExecContext(ctx, id.Service, id.Name)
-	return failure("forget process of "+id.String(), err)
+	return s.wrote(ctx, "forget process of "+id.String(), err)
 }
 
 // Processes returns all processes that are kept: those that the daemon before

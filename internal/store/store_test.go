@@ -227,7 +227,7 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 	must(t, err)
 	_, err = tx.ExecContext(t.Context(), "PRAGMA user_version = 0") // so that CREATE TABLE fails
 	must(t, err)
-	if err := migrateIn(t.Context(), tx); err == nil {
+	if err := migrateIn(t.Context(), tx, migrations); err == nil {
 		t.Error("tables were made twice")
 	}
 	must(t, tx.Rollback())
@@ -262,7 +262,7 @@ func TestDamagedDatabase(t *testing.T) {
 				must(t, s.Close())
 			}
 			wantCode(t, err, tenement.CodeInternal)
-			if !strings.Contains(tenement.HintOf(err), "damaged") {
+			if !strings.Contains(tenement.HintOf(err), "ten doctor") {
 				t.Errorf("error %v has hint %q", err, tenement.HintOf(err))
 			}
 		})
