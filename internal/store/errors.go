@@ -53,6 +53,9 @@ func primaryCode(err error) int {
 	if !errors.As(err, &failed) {
 		return sqlite3.SQLITE_OK
 	}
+	if failed.Code() == sqlite3.SQLITE_IOERR_SHMSIZE { // no room for state.db-shm
+		return sqlite3.SQLITE_FULL
+	}
 	return failed.Code() & 0xff
 }
 

@@ -89,6 +89,10 @@ func makeDir(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return dir, err
 	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() == 0o700 { // a read-only disk has a better message
+		return dir, err
+	}
 	return dir, os.Chmod(dir, 0o700)
 }
 
