@@ -229,6 +229,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return serve(front, d.front) })
 	group.Go(func() error { return serve(local, d.local) })
+	group.Go(func() error { return d.keepCopies(ctx) })
 	group.Go(func() error { return d.shutdown(ctx, front, local) })
 	d.announce()
 	return group.Wait()

@@ -41,7 +41,9 @@ INSERT INTO events VALUES (100001, 1767225600000000003, 'token:t_alice', 'stop',
 `,
 }
 
-func fixturePath(version int) string { return filepath.Join("testdata", fmt.Sprintf("v%d.sql", version)) }
+func fixturePath(version int) string {
+	return filepath.Join("testdata", fmt.Sprintf("v%d.sql", version))
+}
 
 // sum names what the first version migrations are made of.
 func sum(version int) string {
@@ -193,27 +195,6 @@ func TestFailingMigrationChangesNothing(t *testing.T) {
 	must(t, migrate(t.Context(), db, steps[:2])) // the connection is as good as before
 }
 
-// TestNoMigrationWithoutACopy: where there is no room for the way back, there is none forward.
-func TestNoMigrationWithoutACopy(t *testing.T) {
-	t.Parallel()
-	if len(migrations) < 2 {
-		t.Skip("there is only one version")
-	}
-	dir := t.TempDir()
-	db := openRaw(t, filepath.Join(dir, "state.db"))
-	load(t, db, 1)
-	must(t, db.Close())
-	must(t, os.WriteFile(filepath.Join(dir, "backups"), nil, 0o600)) // no directory
-	if s, err := Open(t.Context(), dir); err == nil {
-		t.Error("it was migrated")
-		must(t, s.Close())
-	}
-	found, err := CheckState(t.Context(), dir)
-	if err != nil || found.Version != 1 {
-		t.Errorf("version %d, %v", found.Version, err)
-	}
-}
-
 func openRaw(t *testing.T, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", dsn(path, readWrite))
@@ -291,4 +272,3 @@ func dump(t *testing.T, db *sql.DB) string {
 	b.WriteString("PRAGMA user_version = " + query(t, db, "PRAGMA user_version")[0] + ";\n")
 	return b.String()
 }
-
