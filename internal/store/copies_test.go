@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,7 +110,7 @@ func TestNoCopyOfDamage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	addRows(t, s, 3000)
+	addRows(t, s, 1000)
 	good := backUp(t, s, noon)
 	must(t, s.Close())
 	flipPage(t, filepath.Join(dir, "state.db"))
@@ -128,23 +129,26 @@ func TestNoCopyOfDamage(t *testing.T) {
 	}
 }
 
-func TestGivenUpCopyLeavesNothing(t *testing.T) {
+func TestFailedCopyLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	addRows(t, s, 50_000)
-	ctx, cancel := context.WithCancel(t.Context())
 	made := filepath.Join(dir, "backups")
-	must(t, os.Mkdir(made, 0o700))
-	go func() { // ends when the file that is being written is there
-		defer cancel()
-		for fileCount(made) == 0 && t.Context().Err() == nil {
-		}
-	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	_, err := s.copyTo(ctx, Copy{Made: noon})
 	wantCode(t, failure("copy", err), tenement.CodeCanceled)
 	if left := fileNames(t, made); left != "" {
-		t.Errorf("left behind: %s", left)
+		t.Errorf("given up, it left %s", left)
+	}
+	inTheWay := filepath.Join(made, Copy{Made: noon}.name(), "file")
+	must(t, os.MkdirAll(inTheWay, 0o700))
+	if _, err := s.copyTo(t.Context(), Copy{Made: noon}); err == nil {
+		t.Error("it took the name of a directory")
+	}
+	must(t, os.RemoveAll(filepath.Dir(inTheWay)))
+	if left := fileNames(t, made); left != "" {
+		t.Errorf("without its name, it left %s", left)
 	}
 	backUp(t, s, noon)
 }
@@ -168,31 +172,26 @@ func TestPartialsAreSwept(t *testing.T) {
 	}
 }
 
-// TestWritersDoNotWaitForACopy holds a reading transaction as long as a copy is made,
-// and writes meanwhile: a writer that waited would time out, for the copy waits for it.
-func TestWritersDoNotWaitForACopy(t *testing.T) {
+// TestCopyBesideAWriter: a copy and a transaction that writes want no lock of one
+// another, and the copy holds what is committed.
+func TestCopyBesideAWriter(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	s := openStore(t, dir)
-	addRows(t, s, 20_000)
-	copied := make(chan error, 1)
-	go func() {
-		_, err := s.BackUp(t.Context(), noon)
-		copied <- err
-	}()
-	writes, id := 0, instanceID(t, "api:tenant-1")
-	for done := false; !done; writes++ {
-		must(t, s.SetFailure(t.Context(), id, tenement.Failure{Reason: fmt.Sprint(writes)}))
-		select {
-		case err := <-copied:
-			must(t, err)
-			done = true
-		default:
+	ctx, s := t.Context(), openStore(t, t.TempDir())
+	register(t, s, "api:alice")
+	must(t, s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, insertInstance, "api", "bob", 1); err != nil {
+			return err
 		}
-	}
-	if writes < 10 {
-		t.Errorf("only %d writes went on beside the copy", writes)
-	}
+		path, err := s.BackUp(ctx, noon)
+		if err != nil {
+			return err
+		}
+		found, err := CheckCopy(ctx, path)
+		if err == nil && found.Instances != 1 {
+			t.Errorf("the copy holds %d instances", found.Instances)
+		}
+		return err
+	}))
 }
 
 // BenchmarkBackUp says what a copy of a million instances takes, and the longest that

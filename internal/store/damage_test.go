@@ -46,17 +46,17 @@ func logOf(t testing.TB) []byte {
 	dir := t.TempDir()
 	s, err := Open(t.Context(), dir)
 	must(t, err)
-	addRows(t, s, 5000)
+	addRows(t, s, 1500)
 	must(t, s.Close())
 	s = openStore(t, dir)
-	_, err = s.write.ExecContext(t.Context(), "UPDATE instances SET weight = 1, retry_at = 1 WHERE name GLOB '*77'")
+	_, err = s.write.ExecContext(t.Context(), "UPDATE instances SET weight = 1, retry_at = 1 WHERE name GLOB '*7'")
 	must(t, err)
 	log, err := os.ReadFile(filepath.Join(dir, "state.db-wal"))
 	must(t, err)
 	return log
 }
 
-// damages are ways in which a registry of 3,000 instances can be lost. What Open does
+// damages are ways in which a registry of 1,000 instances can be lost. What Open does
 // not see, Check must.
 var damages = map[string]struct {
 	damage func(t testing.TB, path string)
@@ -115,12 +115,12 @@ var damages = map[string]struct {
 	}, deep: true},
 }
 
-// damagedState is a state directory with a good copy of 3,000 instances, damaged.
+// damagedState is a state directory with a good copy of 1,000 instances, damaged.
 func damagedState(t *testing.T, damage func(testing.TB, string)) (dir, copy string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "da ta", ".tenement")
 	s := openStore(t, dir)
-	addRows(t, s, 3000)
+	addRows(t, s, 1000)
 	copy = backUp(t, s, noon)
 	must(t, s.Close())
 	damage(t, filepath.Join(dir, "state.db"))
@@ -164,7 +164,7 @@ func TestDamage(t *testing.T) {
 			}
 			r, err := Restore(t.Context(), dir, "", noon)
 			must(t, err)
-			if r.From != copy || r.Instances != 3000 {
+			if r.From != copy || r.Instances != 1000 {
 				t.Errorf("restored %+v", r)
 			}
 			if !test.deep && (contents(t, path+".damaged-20260301T120000Z") != before || contents(t, path+".damaged-20260301T120000Z-wal") != log) {
@@ -172,7 +172,7 @@ func TestDamage(t *testing.T) {
 			}
 			s = openStore(t, dir)
 			must(t, s.Check(t.Context()))
-			if list, err := s.Instances(t.Context(), Filter{Limit: 5000}); err != nil || len(list) != 3000 {
+			if list, err := s.Instances(t.Context(), Filter{Limit: 2000}); err != nil || len(list) != 1000 {
 				t.Errorf("%d instances, %v", len(list), err)
 			}
 		})
@@ -223,7 +223,7 @@ func TestNewestGoodCopy(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	addRows(t, s, 3000)
+	addRows(t, s, 1000)
 	good := backUp(t, s, noon)
 	execOn(t, backUp(t, s, noon.Add(day)), "PRAGMA user_version = 999")
 	flipPage(t, backUp(t, s, noon.Add(2*day)))

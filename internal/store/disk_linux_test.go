@@ -152,13 +152,13 @@ func TestFullDiskInATransaction(t *testing.T) {
 		return
 	}
 	s := openStore(t, dir)
-	addRows(t, s, 1000)
-	all := make([]Weight, 1000)
+	addRows(t, s, 300)
+	all := make([]Weight, 300)
 	for n := range all {
 		all[n] = Weight{tenement.InstanceID{Service: "api", Name: fmt.Sprint("tenant-", n)}, 7}
 	}
 	filling := fill(t, dir)
-	for range 50 { // until the log has no room of its own
+	for range 500 { // until the log has no room of its own
 		if err := s.SetWeights(t.Context(), all...); err != nil {
 			wantTrouble(t, err, "is full")
 			break

@@ -52,7 +52,7 @@ func TestRestoreRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	addRows(t, s, 3000)
+	addRows(t, s, 1000)
 	good := backUp(t, s, noon)
 	_, err := Restore(t.Context(), dir, "", noon)
 	wantCode(t, err, tenement.CodeConflict) // it is open
