@@ -29,13 +29,27 @@ func flipPage(t testing.TB, path string) {
 	must(t, os.WriteFile(path, file, 0o600))
 }
 
-// exec runs a statement on a database that no Store has open.
+// execOn runs a statement on a database that no Store has open.
 func execOn(t testing.TB, path, statement string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", dsn(path, readWrite))
 	must(t, err)
 	_, err = db.ExecContext(t.Context(), statement)
 	must(t, errors.Join(err, db.Close()))
+}
+
+// execInLog is execOn as a killed process leaves it: what changed is in the log.
+func execInLog(t testing.TB, path, statement string) {
+	t.Helper()
+	main, err := os.ReadFile(path)
+	must(t, err)
+	db, err := sql.Open("sqlite", dsn(path, readWrite))
+	must(t, err)
+	_, err = db.ExecContext(t.Context(), statement)
+	must(t, err)
+	log, err := os.ReadFile(path + "-wal")
+	must(t, errors.Join(err, db.Close()))
+	must(t, errors.Join(os.WriteFile(path, main, 0o600), os.WriteFile(path+"-wal", log, 0o600)))
 }
 
 // logOf is the write-ahead log of another registry, as a killed daemon leaves it: it
@@ -93,6 +107,10 @@ var damages = map[string]struct {
 	"missing table": {damage: func(t testing.TB, path string) { execOn(t, path, "DROP TABLE tokens") }, says: "no such table: tokens"},
 	"newer": {damage: func(t testing.TB, path string) { execOn(t, path, "PRAGMA user_version = 999") },
 		says: "version 999, this program knows up to", code: tenement.CodeConflict},
+	// The end of a connection that may write would put the log into the database.
+	"newer, in the log": {damage: func(t testing.TB, path string) { execInLog(t, path, "PRAGMA user_version = 999") },
+		says: "version 999", code: tenement.CodeConflict},
+	"missing table, in the log": {damage: func(t testing.TB, path string) { execInLog(t, path, "DROP TABLE events") }, says: "no such table: events"},
 	"of another program": {damage: func(t testing.TB, path string) {
 		must(t, os.Remove(path))
 		execOn(t, path, "CREATE TABLE bookmarks (url TEXT)")
