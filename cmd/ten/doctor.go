@@ -58,6 +58,7 @@ type examination struct {
 var checks = append([]check{
 	{"configuration", checkConfiguration},
 	{"data directory", checkDataDir},
+	{"registry", checkRegistry},
 	{"daemon", checkDaemon},
 	{"commands", checkCommands},
 	{"host names", checkHostNames},
@@ -65,25 +66,35 @@ var checks = append([]check{
 }, platformChecks...)
 
 func (a *app) doctorCommand() *cobra.Command {
-	return a.withJSON(&cobra.Command{
+	var restore string
+	cmd := a.withJSON(&cobra.Command{
 		Use:   "doctor",
-		Short: "Check whether this machine can run the configuration",
+		Short: "Check whether this machine can run the configuration; restore the registry",
 		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := a.examine(cmd.Context())
-			if a.json {
-				if err := a.printJSON(findings); err != nil {
-					return err
-				}
-			} else {
-				a.printFindings(findings)
+			if cmd.Flags().Changed("restore") {
+				return a.restoreRegistry(cmd.Context(), restore)
 			}
-			if slices.ContainsFunc(findings, func(f finding) bool { return f.Verdict == verdictFail }) {
-				return errReported
-			}
-			return nil
+			return a.reportFindings(a.examine(cmd.Context()))
 		},
 	})
+	cmd.Flags().StringVar(&restore, "restore", "", "put a `copy` of the registry in its place: --restore=NAME, or the newest good one; the daemon must not run, and what was there is kept")
+	cmd.Flags().Lookup("restore").NoOptDefVal = newestCopy
+	return cmd
+}
+
+func (a *app) reportFindings(findings []finding) error {
+	if a.json {
+		if err := a.printJSON(findings); err != nil {
+			return err
+		}
+	} else {
+		a.printFindings(findings)
+	}
+	if slices.ContainsFunc(findings, func(f finding) bool { return f.Verdict == verdictFail }) {
+		return errReported
+	}
+	return nil
 }
 
 func (a *app) examine(ctx context.Context) []finding {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,7 @@ type tenancy struct {
 
 	given atomic.Bool // to another daemon
 	stop  context.CancelFunc
+	tasks sync.WaitGroup // what goes on beside the supervisor, until stop
 	ended chan struct{} // closed when the supervisor's Run has returned
 	err   error         // what it returned
 }
@@ -62,6 +64,7 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 		return nil, err
 	}
 	t.closers = append(t.closers, t.store)
+	t.store.OnWritable(t.reportDisk)
 	if err := t.loadWeights(ctx); err != nil {
 		return nil, err
 	}
@@ -88,6 +91,7 @@ func (t *tenancy) start(ctx context.Context) error {
 	}()
 	select {
 	case <-ready:
+		t.tasks.Go(func() { t.keepCopies(ctx) })
 		return nil
 	case <-t.ended:
 		t.stop()
@@ -104,6 +108,7 @@ func (t *tenancy) end(leave bool) error {
 	}
 	t.stop()
 	<-t.ended
+	t.tasks.Wait()
 	return errors.Join(t.err, t.close())
 }
 
@@ -114,6 +119,16 @@ func (t *tenancy) close() error {
 	}
 	t.closers = nil
 	return err
+}
+
+// reportDisk says once that the disk refuses the registry, and once that it takes it
+// again. What is awake is served meanwhile; what needs a write is refused.
+func (t *tenancy) reportDisk(failed error) {
+	if failed != nil {
+		t.daemon.Log.Error("the registry cannot be written: nothing can be started or changed, what is awake is served", "error", failed, "hint", tenement.HintOf(failed))
+		return
+	}
+	t.daemon.Log.Info("the registry can be written again")
 }
 
 func (t *tenancy) loadWeights(ctx context.Context) error {

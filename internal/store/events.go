@@ -20,14 +20,14 @@ func (s *Store) AppendEvent(ctx context.Context, e tenement.Event) error {
 	const op = "append event"
 	result, err := s.stmts.appendRow.ExecContext(ctx, nanos(e.At), e.Actor, e.Action, e.Target, e.Outcome, e.Detail)
 	if err != nil {
-		return failure(op, err)
+		return s.wrote(ctx, op, err)
 	}
 	id, err := result.LastInsertId()
 	if err == nil && id%trimEvery == 0 {
 		// The ids have no gaps: only the oldest rows are ever deleted.
 		_, err = s.write.ExecContext(ctx, "DELETE FROM events WHERE id <= ?", id-maxEvents)
 	}
-	return failure(op, err)
+	return s.wrote(ctx, op, err)
 }
 
 // Events lists the newest events, newest first: at most limit of them; 0 = 1,000.

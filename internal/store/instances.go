@@ -30,13 +30,13 @@ func (s *Store) Register(ctx context.Context, id tenement.InstanceID, now time.T
 	}
 	result, err := s.stmts.register.ExecContext(ctx, id.Service, id.Name, nanos(now))
 	if err != nil {
-		return false, failure("register "+id.String(), err)
+		return false, s.wrote(ctx, "register "+id.String(), err)
 	}
 	n, err := result.RowsAffected()
 	if n > 0 {
 		err = s.durable(err)
 	}
-	return n > 0, failure("register "+id.String(), err)
+	return n > 0, s.wrote(ctx, "register "+id.String(), err)
 }
 
 func check(id tenement.InstanceID) error {
@@ -120,14 +120,14 @@ func (f Filter) query() (string, []any) {
 // Delete removes id from the registry, with its weight and failure; a process
 // that is known of it stays known. It is CodeNotFound if id is not registered.
 func (s *Store) Delete(ctx context.Context, id tenement.InstanceID) error {
-	return failure("delete "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
+	return s.wrote(ctx, "delete "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
 		"DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name))))
 }
 
 // SetSuspended says whether the operator switched id off. It is CodeNotFound if
 // id is not registered.
 func (s *Store) SetSuspended(ctx context.Context, id tenement.InstanceID, suspended bool) error {
-	return failure("set suspended of "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
+	return s.wrote(ctx, "set suspended of "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
 		"UPDATE instances SET suspended = ? WHERE service = ? AND name = ?", suspended, id.Service, id.Name))))
 }
 
@@ -145,12 +145,12 @@ func (s *Store) SetWeights(ctx context.Context, weights ...Weight) error {
 			return err
 		}
 	}
-	return failure("set weights", s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
+	return s.wrote(ctx, "set weights", s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
 		for _, w := range weights {
 			err := changedOne(tx.ExecContext(ctx,
 				"UPDATE instances SET weight = ? WHERE service = ? AND name = ?", w.Weight, w.ID.Service, w.ID.Name))
 			if err != nil {
-				return failure("set weight of "+w.ID.String(), err)
+				return failureIn(s.dir, "set weight of "+w.ID.String(), err)
 			}
 		}
 		return nil
@@ -178,7 +178,7 @@ func (s *Store) SetFailure(ctx context.Context, id tenement.InstanceID, f teneme
 	if err == nil {
 		err = changedOne(s.stmts.setFailure.ExecContext(ctx, crashes, nanos(f.RetryAt), f.Reason, id.Service, id.Name))
 	}
-	return failure("remember failure of "+id.String(), err)
+	return s.wrote(ctx, "remember failure of "+id.String(), err)
 }
 
 func scanInstance(r row) (i tenement.Instance, err error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,7 +23,7 @@ func acquireLock(path string) (*lock, error) {
 	const op = "lock state"
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, &tenement.Error{Code: tenement.CodeInternal, Op: op, Err: err}
+		return nil, failureIn(filepath.Dir(path), op, err)
 	}
 	err = flock(file, syscall.LOCK_EX|syscall.LOCK_NB)
 	switch {
@@ -34,12 +35,12 @@ func acquireLock(path string) (*lock, error) {
 		}
 		return nil, errors.Join(err, file.Close())
 	case err != nil:
-		err = &tenement.Error{Code: tenement.CodeInternal, Op: op, Err: fmt.Errorf("%s: %w", path, err)}
+		err = failureIn(filepath.Dir(path), op, fmt.Errorf("%s: %w", path, err))
 		return nil, errors.Join(err, file.Close())
 	}
 	l := &lock{file}
 	if err := l.writePID(); err != nil {
-		err = &tenement.Error{Code: tenement.CodeInternal, Op: op, Err: err}
+		err = failureIn(filepath.Dir(path), op, err)
 		return nil, errors.Join(err, l.release())
 	}
 	return l, nil

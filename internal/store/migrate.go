@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"tenement"
+	"tenement/internal/fault"
 )
 
 // migrations lead from one version of the tables to the next: the nth makes
@@ -85,39 +85,33 @@ func validLabel(column, characters string) string {
 		" AND %[1]s NOT GLOB '*[^%[2]s]*' AND %[1]s GLOB '[a-z0-9]*' AND %[1]s GLOB '*[a-z0-9]'", column, characters)
 }
 
-// migrate brings the tables to the last version, wholly or not at all.
-func migrate(ctx context.Context, db *sql.DB) error {
+// migrate brings the tables to the last version of steps, wholly or not at all.
+func migrate(ctx context.Context, db *sql.DB, steps []string) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := migrateIn(ctx, tx); err != nil {
+	if err := migrateIn(ctx, tx, steps); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
 }
 
-func migrateIn(ctx context.Context, tx *sql.Tx) error {
+func migrateIn(ctx context.Context, tx *sql.Tx, steps []string) error {
 	var version int
 	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return err
 	}
-	if version > len(migrations) {
-		return &tenement.Error{
-			Code: tenement.CodeConflict, Op: "migrate state",
-			Err:  fmt.Errorf("the database has version %d, this program knows up to %d", version, len(migrations)),
-			Hint: "a newer tenement wrote it: run that version, or restore the backup made before the upgrade",
-		}
-	}
-	for n, migration := range migrations[version:] {
-		if _, err := tx.ExecContext(ctx, migration); err != nil {
-			return fmt.Errorf("to version %d: %w", version+n+1, err)
-		}
-	}
-	if version == len(migrations) {
+	if version >= len(steps) {
 		return nil
 	}
+	for n, step := range steps[version:] {
+		if _, err := tx.ExecContext(ctx, step); err != nil {
+			return fmt.Errorf("to version %d: %w", version+n+1, err)
+		}
+		fault.Point(fault.MigrationHalf)
+	}
 	// A pragma takes no parameters.
-	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations)))
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(steps)))
 	return err
 }

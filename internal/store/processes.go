@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tenement"
+	"tenement/internal/fault"
 )
 
 const (
@@ -34,17 +35,19 @@ func (s *Store) PutProcess(ctx context.Context, id tenement.InstanceID, p Proces
 		return err
 	}
 	// SQLite's integers are signed; the conversion loses nothing and is undone by Processes.
+	fault.Point(fault.PutProcessBefore)
 	_, err := s.stmts.putProcess.ExecContext(ctx, id.Service, id.Name,
 		p.Ref.PID, int64(p.Ref.StartTime), p.Ref.BootID, p.Ref.Port, p.Ref.Cgroup,
 		string(p.Ref.Isolation), p.Ref.Stdout, p.Ref.Stderr,
 		p.State.String(), nanos(p.StartedAt), nanos(p.ActiveAt), p.HealthFailures)
-	return failure("keep process of "+id.String(), err)
+	fault.Point(fault.PutProcessAfter)
+	return s.wrote(ctx, "keep process of "+id.String(), err)
 }
 
 // PutActivity notes when the live processes of some instances were used last, all in
 // one transaction. An instance without a process is passed over.
 func (s *Store) PutActivity(ctx context.Context, used map[tenement.InstanceID]time.Time) error {
-	return failure("keep activity", s.inTransaction(ctx, func(tx *sql.Tx) error {
+	return s.wrote(ctx, "keep activity", s.inTransaction(ctx, func(tx *sql.Tx) error {
 		for id, at := range used {
 			_, err := tx.ExecContext(ctx, "UPDATE processes SET active_at = ? WHERE service = ? AND name = ?",
 				nanos(at), id.Service, id.Name)
@@ -59,7 +62,7 @@ func (s *Store) PutActivity(ctx context.Context, used map[tenement.InstanceID]ti
 // DeleteProcess forgets the process of id. It is no error if none is known.
 func (s *Store) DeleteProcess(ctx context.Context, id tenement.InstanceID) error {
 	_, err := s.stmts.deleteProcess.ExecContext(ctx, id.Service, id.Name)
-	return failure("forget process of "+id.String(), err)
+	return s.wrote(ctx, "forget process of "+id.String(), err)
 }
 
 // Processes returns all processes that are kept: those that the daemon before

@@ -29,13 +29,16 @@ const readers = 4
 // Nothing is cached per instance: memory does not grow with what is registered.
 //
 // Every method's error has a code: besides those named with it CodeCanceled or
-// CodeTimeout when ctx has ended, and CodeInternal when the database fails.
+// CodeTimeout when ctx has ended, CodeUnavailable while the disk is full, read-only or
+// failing, and CodeInternal when the database is damaged.
 type Store struct {
-	lock  *lock
-	log   string  // path of SQLite's write-ahead log
-	write *sql.DB // one connection
-	read  *sql.DB
-	stmts statements
+	dir     string
+	lock    *lock
+	log     string  // path of SQLite's write-ahead log
+	write   *sql.DB // one connection
+	read    *sql.DB
+	stmts   statements
+	writing writing
 }
 
 // statements are those that wakes, starts and requests with a token wait for;
@@ -46,10 +49,12 @@ type statements struct {
 }
 
 // Open opens the database in dir, made with mode 0700 if it is missing, creates
-// or migrates its tables, and keeps other daemons out until Close.
+// or migrates its tables, and keeps other daemons out until Close. It finishes a
+// [Restore] that was interrupted, and has a copy of older tables before it changes them.
 //
 // It is CodeConflict if another process has dir open, or if the database is of a
-// newer version; CodeInternal if it cannot be opened or is seen to be damaged.
+// newer version; CodeInternal if it is seen to be damaged, or missing though there
+// are copies of it; CodeUnavailable if it cannot be opened. The hint is the way out.
 func Open(ctx context.Context, dir string) (*Store, error) {
 	const op = "open state"
 	dir, err := makeDir(dir)
@@ -63,13 +68,18 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "state.db")
-	s := &Store{lock: lock, log: path + "-wal"}
-	if err := s.open(ctx, path); err != nil {
-		return nil, errors.Join(failure(op+" "+path, err), s.Close())
+	s := &Store{dir: dir, lock: lock, log: pathIn(dir) + "-wal"}
+	if err := s.open(ctx); err != nil {
+		err = withWayOut(ctx, dir, failureIn(dir, op+" "+s.path(), err))
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
+
+// pathIn is the path of the database in a state directory.
+func pathIn(dir string) string { return filepath.Join(dir, "state.db") }
+
+func (s *Store) path() string { return pathIn(s.dir) }
 
 func makeDir(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
@@ -79,30 +89,45 @@ func makeDir(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return dir, err
 	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() == 0o700 { // a read-only disk has a better message
+		return dir, err
+	}
 	return dir, os.Chmod(dir, 0o700)
 }
 
-func (s *Store) open(ctx context.Context, path string) error {
+// open looks before it writes: the end of a connection that may write puts the
+// write-ahead log into the database, also where that makes damage worse.
+func (s *Store) open(ctx context.Context) error {
+	if err := errors.Join(finishRestore(s.dir), removePartials(s.dir)); err != nil {
+		return err
+	}
+	found, err := examine(ctx, s.dir, false)
+	if err != nil {
+		return err
+	}
 	// SQLite would make it readable for everybody, and gives the files next to it
 	// the mode of this one.
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(s.path(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	if err := file.Close(); err != nil {
 		return err
 	}
-	if s.write, err = sql.Open("sqlite", dsn(path, false)); err != nil {
+	if 0 < found.Version && found.Version < len(migrations) {
+		if _, err := s.copyTo(ctx, Copy{Made: time.Now(), Before: len(migrations)}); err != nil {
+			return err
+		}
+	}
+	if s.write, err = sql.Open("sqlite", dsn(s.path(), readWrite)); err != nil {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.write); err != nil {
+	if err := migrate(ctx, s.write, migrations); err != nil {
 		return err
 	}
-	if err := probe(ctx, s.write); err != nil {
-		return err
-	}
-	if s.read, err = sql.Open("sqlite", dsn(path, true)); err != nil {
+	if s.read, err = sql.Open("sqlite", dsn(s.path(), queryOnly)); err != nil {
 		return err
 	}
 	s.read.SetMaxOpenConns(readers)
@@ -110,40 +135,38 @@ func (s *Store) open(ctx context.Context, path string) error {
 	return s.prepare(ctx)
 }
 
-// probe reads a row of each table. A look at every page (PRAGMA quick_check) takes
-// 4 s per million instances, too long for a start: damage deeper down is reported
-// by the call that meets it.
-func probe(ctx context.Context, db *sql.DB) error {
-	for _, query := range []string{
-		"SELECT reason FROM instances LIMIT 1",
-		"SELECT pid FROM processes LIMIT 1",
-		"SELECT tenant FROM tokens LIMIT 1",
-		"SELECT action FROM events LIMIT 1",
-	} {
-		var ignored any
-		err := db.QueryRowContext(ctx, query).Scan(&ignored)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-	}
-	return nil
-}
+// access is what a connection may do with the files of a database.
+type access int
+
+const (
+	readWrite  access = iota
+	queryOnly         // shares the work on the files, changes no rows
+	readOnly          // writes into none of them
+	unchanging        // and nobody else does: without locks and without a log
+)
 
 // dsn carries the pragmas, because every connection of a pool needs them.
-func dsn(path string, readOnly bool) string {
+func dsn(path string, how access) string {
 	query := url.Values{
 		"_txlock": {"immediate"},
 		"_pragma": {
 			"busy_timeout(5000)", // first: the next ones may have to wait
-			"journal_mode(WAL)",
-			"synchronous(NORMAL)",
 			"foreign_keys(ON)",
-			"cache_size(-512)",            // KiB, per connection; the kernel caches the rest
-			"journal_size_limit(4194304)", // bytes that the log keeps after a checkpoint
+			"cache_size(-512)", // KiB, per connection; the kernel caches the rest
 		},
 	}
-	if readOnly {
+	switch how {
+	case readOnly:
+		query.Set("mode", "ro")
+	case unchanging:
+		query.Set("immutable", "1")
+	case queryOnly:
 		query.Add("_pragma", "query_only(ON)")
+		fallthrough
+	case readWrite:
+		query.Add("_pragma", "journal_mode(WAL)")
+		query.Add("_pragma", "synchronous(NORMAL)")
+		query.Add("_pragma", "journal_size_limit(4194304)") // bytes that the log keeps after a checkpoint
 	}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}).String()
 }

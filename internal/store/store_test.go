@@ -177,9 +177,7 @@ func TestSecondDaemonIsKeptOut(t *testing.T) {
 func TestLockEndsWithItsProcess(t *testing.T) {
 	const variable = "STORE_TEST_HOLD"
 	if dir := os.Getenv(variable); dir != "" {
-		if _, err := Open(t.Context(), dir); err != nil {
-			t.Fatal(err)
-		}
+		openStore(t, dir) // which t refers to: what nobody does is collected, and its lock with it
 		os.Stdout.WriteString("\nheld\n")
 		select {}
 	}
@@ -230,7 +228,7 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 	must(t, err)
 	_, err = tx.ExecContext(t.Context(), "PRAGMA user_version = 0") // so that CREATE TABLE fails
 	must(t, err)
-	if err := migrateIn(t.Context(), tx); err == nil {
+	if err := migrateIn(t.Context(), tx, migrations); err == nil {
 		t.Error("tables were made twice")
 	}
 	must(t, tx.Rollback())
@@ -265,7 +263,7 @@ func TestDamagedDatabase(t *testing.T) {
 				must(t, s.Close())
 			}
 			wantCode(t, err, tenement.CodeInternal)
-			if !strings.Contains(tenement.HintOf(err), "damaged") {
+			if !strings.Contains(tenement.HintOf(err), "ten doctor") {
 				t.Errorf("error %v has hint %q", err, tenement.HintOf(err))
 			}
 		})

@@ -23,7 +23,7 @@ func (s *Store) CreateToken(ctx context.Context, t tenement.Token, hash [32]byte
 	_, err := s.write.ExecContext(ctx,
 		"INSERT INTO tokens (hash, "+tokenColumns+") VALUES (?, ?, ?, ?, ?, ?)",
 		hash[:], t.ID, t.Scope.Tenant, nanos(t.CreatedAt), nanos(t.ExpiresAt), nanos(t.LastUsed))
-	return failure(op, s.durable(err))
+	return s.wrote(ctx, op, s.durable(err))
 }
 
 // TokenByHash finds a token by the SHA-256 sum of its secret. It is CodeNotFound
@@ -54,13 +54,13 @@ func (s *Store) Tokens(ctx context.Context) ([]tenement.Token, error) {
 // DeleteToken forgets the token with this id: it counts no more from then on. It
 // is CodeNotFound if there is none.
 func (s *Store) DeleteToken(ctx context.Context, id string) error {
-	return failure("delete token "+id, s.durable(changedOne(s.write.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id))))
+	return s.wrote(ctx, "delete token "+id, s.durable(changedOne(s.write.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id))))
 }
 
 // TouchToken remembers that the token with this id was used at the given time; an
 // earlier time than the known one changes nothing. It is CodeNotFound if there is none.
 func (s *Store) TouchToken(ctx context.Context, id string, at time.Time) error {
-	return failure("touch token "+id, changedOne(s.write.ExecContext(ctx,
+	return s.wrote(ctx, "touch token "+id, changedOne(s.write.ExecContext(ctx,
 		"UPDATE tokens SET last_used = max(last_used, ?) WHERE id = ?", nanos(at), id)))
 }
 
