@@ -165,7 +165,7 @@ func checkSample(t *testing.T, s *Store) {
 	processes, err := s.Processes(ctx)
 	must(t, err)
 	alice, gone := processes[instanceID(t, "api:alice")], processes[instanceID(t, "gone:deleted")]
-	if alice.Ref.PID != 4711 || alice.Ref.Port != 20001 || alice.Ref.StartTime != 123456789 || gone.Ref.StartTime != 1<<64-2 || len(processes) != 2 {
+	if alice.Ref.PID != 4711 || alice.Ref.Port != 20001 || alice.Ref.StartTime != 123456789 || gone.Ref.StartTime != 1<<64-2 || len(processes) < 2 {
 		t.Errorf("processes %+v", processes)
 	}
 	tokens, err := s.Tokens(ctx)
