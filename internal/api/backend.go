@@ -109,7 +109,7 @@ type SpawnOptions struct {
 // LogQuery selects log lines. Empty fields select all.
 type LogQuery struct {
 	Instance tenement.InstanceID
-	Visible  func(tenement.InstanceID) bool // never nil: only lines of instances it accepts
+	Tenant   string // only lines of instances of that name
 	Level    string                         // "stdout" or "stderr"
 	Search   string                         // a part of the text
 	Since    time.Time

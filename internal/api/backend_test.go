@@ -172,7 +172,7 @@ func (b *fakeBackend) Logs(_ context.Context, q LogQuery) ([]LogLine, error) {
 	b.note(q)
 	var lines []LogLine
 	for _, l := range b.lines {
-		if q.Visible(l.Instance) && (q.Instance.IsZero() || q.Instance == l.Instance) && strings.Contains(l.Text, q.Search) {
+		if (q.Tenant == "" || q.Tenant == l.Instance.Name) && (q.Instance.IsZero() || q.Instance == l.Instance) && strings.Contains(l.Text, q.Search) {
 			lines = append(lines, l)
 		}
 	}

@@ -175,7 +175,7 @@ func (s *Server) logs(ctx context.Context, c *call, in *logsInput) (*answer[LogL
 		}
 	}
 	lines, err := s.backend.Logs(ctx, LogQuery{
-		Instance: in.Instance, Visible: c.scope.Sees,
+		Instance: in.Instance, Tenant: c.scope.Tenant,
 		Level: in.Level, Search: in.Search, Since: in.Since, Limit: in.Limit,
 	})
 	if err != nil {

@@ -74,7 +74,7 @@ type daemon struct {
 	Options
 	disk       *disk.Root
 	store      *store.Store
-	logs       *logs.Buffer
+	logs       *logs.Store
 	cgroups    *cgroup.Tree // nil where there are none to be had
 	weights    *route.Weights
 	supervisor *supervisor.Supervisor
@@ -86,7 +86,7 @@ type daemon struct {
 
 // open acquires everything; on an error nothing stays acquired.
 func open(ctx context.Context, o Options) (_ *daemon, err error) {
-	d := &daemon{Options: o, logs: logs.New(logs.Limits{}), weights: route.NewWeights()}
+	d := &daemon{Options: o, weights: route.NewWeights()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -100,6 +100,9 @@ func open(ctx context.Context, o Options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.closers = append(d.closers, d.store)
+	if err := d.openLogs(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.loadWeights(ctx); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ import (
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
-	Logs     *logs.Buffer
+	Logs     *logs.Store
 	Services map[string]*tenement.Service
 	Runtimes map[tenement.Isolation]tenruntime.Runtime
 	// Transport makes the connection pool of one process life.
