@@ -22,6 +22,7 @@ import (
 type backend struct {
 	*daemon
 	ctx      context.Context // of the daemon: shared hosts are looked up without a request's
+	serving  context.Context // ends when the daemon begins to stop
 	weighing sync.Mutex      // held while weights change: store first, then memory
 }
 

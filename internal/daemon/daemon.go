@@ -223,6 +223,7 @@ func (d *daemon) run(ctx context.Context) error {
 	local := newLocalServer(apiServer, d.Log)
 
 	group, ctx := errgroup.WithContext(ctx)
+	d.backend.serving = ctx
 	ready := make(chan struct{})
 	group.Go(func() error { return d.supervisor.Run(ctx, ready) })
 	select {

@@ -26,8 +26,16 @@ const (
 // Until and Before are not looked at.
 func (s *Store) Follow(q Query) *Follower {
 	q.Until, q.Before = time.Time{}, 0
-	return &Follower{store: s, query: q, after: q.After}
+	f := &Follower{store: s, query: q, after: q.After}
+	if f.after == 0 && q.Limit <= 0 {
+		f.after, _ = s.progress()
+	}
+	return f
 }
+
+// UpTo is the id up to which all lines that match have been returned; 0 before the
+// first.
+func (f *Follower) UpTo() int64 { return f.after }
 
 // Next returns the next lines, at least one, and waits for them. Every line that
 // matches is returned once, in the order of ids. An error is CodeCanceled or
@@ -58,11 +66,6 @@ func (f *Follower) next(ctx context.Context, committed int64) ([]Line, error) {
 	q := f.query
 	q.Before = min(committed, math.MaxInt64-1) + 1
 	if f.after == 0 { // the first time
-		f.query.Limit = pageLines
-		if q.Limit <= 0 {
-			f.after = committed
-			return nil, nil
-		}
 		lines, _, err := f.store.query(ctx, q, mostText)
 		if err == nil {
 			f.after = committed
