@@ -34,6 +34,9 @@ func effective(cfg *config.Config) []section {
 		{"admin_host", cfg.AdminHost},
 		{"max_starting", cfg.MaxStarting},
 		{"max_waiting", cfg.MaxWaiting},
+		{"log_instance_mb", cfg.LogInstance >> 20},
+		{"log_total_mb", cfg.LogTotal >> 20},
+		{"log_retention", seconds(cfg.LogRetention)},
 	}}}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Services)) {
 		service := cfg.Services[name]

@@ -76,8 +76,13 @@ type Backend interface {
 	// serves on.
 	Upgrade(ctx context.Context) (Upgraded, error)
 
-	// Logs is the last lines that match q, oldest first.
+	// Logs is the last lines that match q, or with q.After the first of them, in the
+	// order of their ids.
 	Logs(ctx context.Context, q LogQuery) ([]LogLine, error)
+
+	// FollowLogs follows the lines that match q: all after q.After, or without it the
+	// last q.Limit there are and then all others. q.Until is not looked at.
+	FollowLogs(q LogQuery) NextLogs
 
 	// CreateToken makes a token with [NewToken] and keeps its hash. expires is zero
 	// for never. The secret is not kept.
@@ -120,12 +125,20 @@ type SpawnOptions struct {
 // LogQuery selects log lines. Empty fields select all.
 type LogQuery struct {
 	Instance tenement.InstanceID
-	Visible  func(tenement.InstanceID) bool // never nil: only lines of instances it accepts
-	Level    string                         // "stdout" or "stderr"
-	Search   string                         // a part of the text
+	Tenant   string // only lines of instances of that name
+	Level    string // "stdout" or "stderr"
+	Search   string // words that all must be in the line
 	Since    time.Time
-	Limit    int // the last so many; 1 to [MaxLogLines]
+	Until    time.Time
+	After    int64 // only lines with a higher id
+	Limit    int   // at most so many; up to [MaxLogLines]
 }
+
+// NextLogs waits for the next lines of those that are followed. None is left out and
+// none given twice. upTo is the id up to which all have been given, also with an error.
+// CodeTimeout and CodeCanceled say that ctx has ended, CodeUnavailable that the daemon
+// ends; after CodeTimeout it may be called again.
+type NextLogs func(ctx context.Context) (lines []LogLine, upTo int64, err error)
 
 // The longest answers to one question.
 const (

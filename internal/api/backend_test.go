@@ -32,15 +32,22 @@ type fakeBackend struct {
 	events    []tenement.Event
 	asked     []any // the last of these is the options of the last request
 
+	printed chan struct{} // closed when there is a line more
+	stopped chan struct{} // ends all who follow; closed from the start unless a test says otherwise
+
 	fail error                       // answered by everything that names an instance
 	wait func(context.Context) error // called by Deploy
 }
 
 func newFakeBackend() *fakeBackend {
-	b := &fakeBackend{instances: map[tenement.InstanceID]tenement.Status{}, tokens: map[TokenHash]tenement.Token{}}
+	b := &fakeBackend{
+		instances: map[tenement.InstanceID]tenement.Status{}, tokens: map[TokenHash]tenement.Token{},
+		printed: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	close(b.stopped)
 	for _, id := range []tenement.InstanceID{alice, bob, {Service: "web", Name: "alice"}} {
 		b.instances[id] = tenement.Status{ID: id, State: tenement.Ready, Health: tenement.HealthHealthy, PID: 42, Reason: "/srv/secret"}
-		b.lines = append(b.lines, LogLine{At: time.Unix(1, 0).UTC(), Instance: id, Level: "stdout", Text: "hello " + id.String()})
+		b.lines = append(b.lines, LogLine{ID: int64(len(b.lines) + 1), At: time.Unix(1, 0).UTC(), Instance: id, Level: "stdout", Text: "hello " + id.String()})
 	}
 	return b
 }
@@ -183,11 +190,50 @@ func (b *fakeBackend) Logs(_ context.Context, q LogQuery) ([]LogLine, error) {
 	b.note(q)
 	var lines []LogLine
 	for _, l := range b.lines {
-		if q.Visible(l.Instance) && (q.Instance.IsZero() || q.Instance == l.Instance) && strings.Contains(l.Text, q.Search) {
+		if (q.Tenant == "" || q.Tenant == l.Instance.Name) && (q.Instance.IsZero() || q.Instance == l.Instance) && strings.Contains(l.Text, q.Search) {
 			lines = append(lines, l)
 		}
 	}
 	return lines, nil
+}
+
+// FollowLogs gives the lines there are after q.After, and then what is printed, until
+// the backend stops: in tests of all routes at once.
+func (b *fakeBackend) FollowLogs(q LogQuery) NextLogs {
+	b.mu.Lock()
+	b.note(q)
+	stopped := b.stopped
+	b.mu.Unlock()
+	after := q.After
+	return func(ctx context.Context) ([]LogLine, int64, error) {
+		for {
+			b.mu.Lock()
+			printed := b.printed
+			b.mu.Unlock()
+			lines, _ := b.Logs(ctx, q)
+			lines = slices.DeleteFunc(lines, func(l LogLine) bool { return l.ID <= after })
+			if len(lines) > 0 {
+				after = lines[len(lines)-1].ID
+				return lines, after, nil
+			}
+			select {
+			case <-printed:
+			case <-stopped:
+				return nil, after, &tenement.Error{Code: tenement.CodeUnavailable, Op: "follow", Err: errors.New("stopping")}
+			case <-ctx.Done():
+				return nil, after, ctx.Err()
+			}
+		}
+	}
+}
+
+// print adds a line with the next id.
+func (b *fakeBackend) print(id tenement.InstanceID, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lines = append(b.lines, LogLine{ID: int64(len(b.lines) + 1), At: time.Unix(2, 0).UTC(), Instance: id, Level: "stdout", Text: text})
+	close(b.printed)
+	b.printed = make(chan struct{})
 }
 
 func (b *fakeBackend) CreateToken(_ context.Context, scope tenement.Scope, expires time.Time) (tenement.Token, string, error) {

@@ -20,15 +20,6 @@ type ListOptions struct {
 	AwakeOnly bool
 }
 
-// LogOptions selects log lines. Empty fields select all.
-type LogOptions struct {
-	Instance tenement.InstanceID
-	Level    string // "stdout" or "stderr"
-	Search   string // a part of the text
-	Since    time.Time
-	Limit    int // the last so many, up to [MaxLogLines]; 0 is the daemon's default
-}
-
 func pathOf(id tenement.InstanceID) string {
 	return "/api/instances/" + url.PathEscape(id.String())
 }
@@ -167,21 +158,6 @@ func (c *Client) Upgrade(ctx context.Context) (Upgraded, error) {
 	var u Upgraded
 	err := c.do(ctx, http.MethodPost, "/api/upgrade", nil, nil, &u)
 	return u, err
-}
-
-// Logs is the last lines that o selects, oldest first.
-func (c *Client) Logs(ctx context.Context, o LogOptions) ([]LogLine, error) {
-	q := url.Values{}
-	setID(q, "instance", o.Instance)
-	setText(q, "level", o.Level)
-	setText(q, "search", o.Search)
-	setLimit(q, o.Limit)
-	if !o.Since.IsZero() {
-		q.Set("since", o.Since.Format(time.RFC3339Nano))
-	}
-	var lines LogLines
-	err := c.do(ctx, http.MethodGet, "/api/logs", q, nil, &lines)
-	return lines.Lines, err
 }
 
 // CreateToken makes a token: an admin's when tenant is empty, otherwise one that

@@ -105,7 +105,6 @@ func TestLogOptions(t *testing.T) {
 		t.Errorf("lines %+v, %v", lines, err)
 	}
 	q, _ := b.lastAsked().(LogQuery)
-	q.Visible = nil
 	if diff := cmp.Diff(LogQuery{Instance: alice, Level: "stdout", Search: "hello", Since: since, Limit: 5}, q); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

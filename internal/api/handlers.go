@@ -176,33 +176,6 @@ func (s *Server) upgrade(ctx context.Context, _ *call, _ *none) (*answer[Upgrade
 	return &answer[Upgraded]{u}, nil
 }
 
-type logsInput struct {
-	Instance tenement.InstanceID `query:"instance"`
-	Level    string              `query:"level" enum:"stdout,stderr"`
-	Search   string              `query:"search" maxLength:"1000" doc:"a part of the text"`
-	Since    time.Time           `query:"since"`
-	Limit    int                 `query:"limit" minimum:"1" maximum:"10000" default:"100"`
-}
-
-func (s *Server) logs(ctx context.Context, c *call, in *logsInput) (*answer[LogLines], error) {
-	if !in.Instance.IsZero() {
-		if err := c.see(in.Instance); err != nil {
-			return nil, err
-		}
-	}
-	lines, err := s.backend.Logs(ctx, LogQuery{
-		Instance: in.Instance, Visible: c.scope.Sees,
-		Level: in.Level, Search: in.Search, Since: in.Since, Limit: in.Limit,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if lines == nil {
-		lines = []LogLine{}
-	}
-	return &answer[LogLines]{LogLines{lines}}, nil
-}
-
 func (s *Server) listTokens(ctx context.Context, _ *call, _ *none) (*answer[Tokens], error) {
 	list, err := s.backend.Tokens(ctx)
 	if err != nil {

@@ -55,6 +55,7 @@ var routes = []route{
 	{http.MethodPost, "/api/upgrade", adminOnly, "upgrade", "upgrade", "Let a new daemon take over", mount((*Server).upgrade)},
 
 	{http.MethodGet, "/api/logs", tenantReads, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
+	{http.MethodGet, "/api/logs/stream", tenantReads, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
 
 	{http.MethodGet, "/api/tokens", adminOnly, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
 	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mount((*Server).createToken)},

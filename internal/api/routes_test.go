@@ -84,7 +84,7 @@ func callers(t *testing.T, b *fakeBackend, s *Server) []caller {
 			switch {
 			case a == open, r.path == "/api/instances":
 				return worked
-			case strings.HasPrefix(r.path, instancePath), r.path == "/api/logs":
+			case strings.HasPrefix(r.path, instancePath), strings.HasPrefix(r.path, "/api/logs"):
 				return 404
 			}
 			return 403
@@ -124,7 +124,7 @@ func (c caller) send(t *testing.T, b *fakeBackend, r route) (*http.Response, []b
 		t.Fatal(err)
 	}
 	path := strings.NewReplacer("{instance}", alice.String(), "{token}", token.ID).Replace(r.path)
-	if r.path == "/api/logs" {
+	if strings.HasPrefix(r.path, "/api/logs") {
 		path += "?instance=" + alice.String()
 	}
 	body := bodies[r.path]
@@ -191,7 +191,7 @@ func TestNothingElseIsServed(t *testing.T) {
 	c := caller{client: &http.Client{}, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "")}
 	for _, path := range []string{
 		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events",
-		"/api/logs/stream", "/api", "/api/instances/", "/api/instances/api:alice/", "/api/instances/api:alice/start/x",
+		"/api/logs/stream/", "/api", "/api/instances/", "/api/instances/api:alice/", "/api/instances/api:alice/start/x",
 	} {
 		resp, body := c.send(t, b, route{method: "GET", path: path})
 		if resp.StatusCode != http.StatusNotFound {

@@ -118,6 +118,7 @@ type Upgraded struct {
 
 // LogLine is one line an instance printed.
 type LogLine struct {
+	ID       int64               `json:"id" doc:"rises with every line of any instance; never given twice"`
 	At       time.Time           `json:"at"`
 	Instance tenement.InstanceID `json:"instance"`
 	Level    string              `json:"level" enum:"stdout,stderr"`

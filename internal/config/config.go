@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"tenement"
 )
@@ -36,6 +37,10 @@ type Config struct {
 
 	MaxStarting int // starts at once; 0 = the number of cores
 	MaxWaiting  int // requests held by wakes, in all; > 0
+
+	LogInstance  tenement.Bytes // of what one instance printed; > 0
+	LogTotal     tenement.Bytes // on the disk, of all instances; > 0
+	LogRetention time.Duration  // > 0
 
 	// TrustedProxies may say on whose behalf they ask; of everybody else X-Forwarded-*
 	// and Forwarded are dropped.

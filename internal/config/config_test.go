@@ -50,6 +50,9 @@ backoff_base_ms = 2000
 backoff_max_ms = 50000
 max_starting = 6
 max_waiting = 700
+log_instance_mb = 8
+log_total_mb = 256
+log_retention = "48h"
 
 [service.api]
 command = "python3 'my app.py' --data {data_dir}/{id}"
@@ -114,6 +117,7 @@ func TestContract(t *testing.T) {
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
 		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700,
+		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
 		Services: map[string]*tenement.Service{
 			"api": {
 				Name:    "api",
@@ -169,6 +173,7 @@ DATA_DIR = "{data_dir}/{id}"
 	want := &Config{
 		Path: "/srv/app/tenement.toml", DataDir: "/var/lib/tenement", Domain: "localhost",
 		Listen: "127.0.0.1:8080", AdminHost: "localhost", MaxWaiting: 10_000,
+		LogInstance: 16 << 20, LogTotal: 1 << 30, LogRetention: 14 * 24 * time.Hour,
 		Services: map[string]*tenement.Service{"api": {
 			Name: "api", Command: templates("python3", "app.py"),
 			Env:     map[string]tenement.Template{"DATA_DIR": tenement.MustTemplate("{data_dir}/{id}")},

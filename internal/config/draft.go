@@ -51,8 +51,13 @@ func newDraft(src *source, path string, root *node) *draft {
 			Domain:     "localhost",
 			Listen:     "127.0.0.1:8080",
 			MaxWaiting: 10_000,
-			Services:   map[string]*tenement.Service{},
-			Routing:    Routing{Subdomain: map[string]string{}, Path: map[string]string{}},
+
+			LogInstance:  16 * bytesPerMB,
+			LogTotal:     1024 * bytesPerMB,
+			LogRetention: 14 * 24 * time.Hour,
+
+			Services: map[string]*tenement.Service{},
+			Routing:  Routing{Subdomain: map[string]string{}, Path: map[string]string{}},
 		},
 		interval: 10 * time.Second,
 		restart: tenement.RestartPolicy{

@@ -57,6 +57,9 @@ var schema = []key{
 	{inSettings, "max_starting", wholeKind(0, maxCount), func(d *draft, v value) { d.config.MaxStarting = v.whole }},
 	{inSettings, "max_waiting", wholeKind(1, maxCount), func(d *draft, v value) { d.config.MaxWaiting = v.whole }},
 	{inSettings, "trusted_proxies", array, (*draft).readProxies},
+	{inSettings, "log_instance_mb", wholeKind(1, maxMegabytes), func(d *draft, v value) { d.config.LogInstance = tenement.Bytes(v.whole) * bytesPerMB }},
+	{inSettings, "log_total_mb", wholeKind(64, maxMegabytes), func(d *draft, v value) { d.config.LogTotal = tenement.Bytes(v.whole) * bytesPerMB }},
+	{inSettings, "log_retention", longer, func(d *draft, v value) { d.config.LogRetention = v.length }},
 	{section: inSettings, name: "max_awake"},
 	{section: inSettings, name: "memory_reserve_mb"},
 

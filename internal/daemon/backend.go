@@ -13,7 +13,6 @@ import (
 
 	"tenement"
 	"tenement/internal/api"
-	"tenement/internal/logs"
 	"tenement/internal/route"
 	"tenement/internal/store"
 	"tenement/internal/supervisor"
@@ -23,6 +22,7 @@ import (
 type backend struct {
 	*tenancy
 	ctx      context.Context // of the daemon: shared hosts are looked up without a request's
+	serving  context.Context // ends when the daemon begins to stop
 	weighing sync.Mutex      // held while weights change: store first, then memory
 }
 
@@ -228,19 +228,6 @@ func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (string, 
 	}
 	used, err := b.disk.Usage(id)
 	return filepath.Join(b.daemon.Config.DataDir, id.Service, id.Name), used, err
-}
-
-// Logs implements [api.Backend].
-func (b *backend) Logs(_ context.Context, q api.LogQuery) ([]api.LogLine, error) {
-	lines := b.logs.Tail(logs.Query{
-		Instance: q.Instance, Allowed: q.Visible, Level: logs.Level(q.Level),
-		Search: q.Search, Since: q.Since, Limit: q.Limit,
-	})
-	list := make([]api.LogLine, 0, len(lines))
-	for _, l := range lines {
-		list = append(list, api.LogLine{At: l.At, Instance: l.Instance, Level: string(l.Level), Text: l.Text})
-	}
-	return list, nil
 }
 
 // Ready implements [api.Backend].

@@ -92,6 +92,9 @@ func fixedChanges(before, after *config.Config) []string {
 		{"listen", before.Listen, after.Listen},
 		{"max_starting", before.MaxStarting, after.MaxStarting},
 		{"max_waiting", before.MaxWaiting, after.MaxWaiting},
+		{"log_instance_mb", before.LogInstance, after.LogInstance},
+		{"log_total_mb", before.LogTotal, after.LogTotal},
+		{"log_retention", before.LogRetention, after.LogRetention},
 	} {
 		if s.before != s.after {
 			list = append(list, s.name)

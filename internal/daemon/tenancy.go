@@ -30,7 +30,7 @@ type tenancy struct {
 	daemon     *daemon
 	disk       *disk.Root
 	store      *store.Store
-	logs       *logs.Buffer
+	logs       *logs.Store
 	host       *runtime.Host
 	cgroups    *cgroup.Tree // nil where there are none to be had
 	weights    *route.Weights
@@ -42,15 +42,15 @@ type tenancy struct {
 	given atomic.Bool // to another daemon
 	stop  context.CancelFunc
 	tasks sync.WaitGroup // what goes on beside the supervisor, until stop
-	ended chan struct{} // closed when the supervisor's Run has returned
-	err   error         // what it returned
+	ended chan struct{}  // closed when the supervisor's Run has returned
+	err   error          // what it returned
 }
 
 // openTenancy takes the data directory and all that an earlier daemon left in it; on
 // an error nothing stays acquired. A second daemon that has it is CodeConflict. The
 // processes are kept until end, whatever becomes of ctx.
 func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
-	t := &tenancy{daemon: d, logs: logs.New(logs.Limits{}), weights: route.NewWeights(), ended: make(chan struct{})}
+	t := &tenancy{daemon: d, weights: route.NewWeights(), ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.close())
@@ -65,6 +65,9 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 	}
 	t.closers = append(t.closers, t.store)
 	t.store.OnWritable(t.reportDisk)
+	if err := t.openLogs(ctx); err != nil {
+		return nil, err
+	}
 	if err := t.loadWeights(ctx); err != nil {
 		return nil, err
 	}
@@ -84,6 +87,7 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 // start returns once everything that an earlier daemon left is taken over.
 func (t *tenancy) start(ctx context.Context) error {
 	ctx, t.stop = context.WithCancel(ctx)
+	t.backend.serving = ctx
 	ready := make(chan struct{})
 	go func() {
 		defer close(t.ended)

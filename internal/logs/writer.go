@@ -2,153 +2,260 @@ package logs
 
 import (
 	"bytes"
-	"io"
-	"strings"
-	"sync"
-	"unicode/utf8"
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"tenement"
 )
 
-// maxLine is the longest line that is kept whole, in bytes.
-const maxLine = 16 << 10
+// The pace of commits. The first line after a pause is committed at once. What comes
+// right after waits a little, so that a thousand lines a second from each of fifty
+// tenants are twenty commits and not fifty thousand; it waits where it was printed, and
+// nobody is held up. Less where streams have filled their readers' buffers, for then
+// a tenant may soon wait for us.
+const (
+	calmPace     = 50 * time.Millisecond
+	pressingPace = 2 * time.Millisecond
+)
 
-// cutMark ends a line that was longer.
-const cutMark = " … [cut]"
+// rest is how long nothing is tried after the database could not be written: what is
+// printed meanwhile is dropped at once, and the disk is left alone.
+const rest = time.Second
 
-// keepPartial is the largest buffer that a splitter keeps for its next partial
-// line: thousands of instances are silent between two long lines.
-const keepPartial = 512
+// chunkOverhead is what a chunk counts besides its text: its row and its indexes.
+const chunkOverhead = 64
 
-// Writer returns where to write what id prints at level. Lines end with \n or
-// \r\n; one longer than 16 KiB is cut and marked; bytes that are not UTF-8 become
-// U+FFFD. Writing fails only after Close, with [io.ErrClosedPipe]. Close adds a
-// last line that has no end. Both may be called concurrently.
-func (b *Buffer) Writer(id tenement.InstanceID, level Level) io.WriteCloser {
-	return &writer{splitter: splitter{emit: func(line string) { b.add(id, level, line) }}}
-}
-
+// writer is the goroutine that alone changes the database.
 type writer struct {
-	mu       sync.Mutex
-	splitter splitter
-	closed   bool
+	*Store
+	ctx  context.Context // of no request
+	next int64           // the id of the next line
+	last int64           // the time of the last chunk
+
+	indexed int64 // chunks up to this id are in the index
+	pending int   // bytes of text that are not
+
+	spare     []*batch
+	drops     []tenement.InstanceID // that could not be carried out yet
+	commitEnd time.Time             // of the last commit
+	checkedAt time.Time             // when the bounds were last looked at
+	unchecked int64                 // bytes printed since then
+	more      bool                  // there is more to clear away
+	failedAt  time.Time             // zero while all is well
 }
 
-func (w *writer) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return 0, io.ErrClosedPipe
+// resume finds out where an earlier writer stopped.
+func (w *writer) resume() error {
+	d := w.db.Load()
+	err := d.write.QueryRowContext(w.ctx, "SELECT next, indexed FROM counter").Scan(&w.next, &w.indexed)
+	if err != nil {
+		return err
 	}
-	w.splitter.write(p)
-	return len(p), nil
+	err = d.write.QueryRowContext(w.ctx, "SELECT coalesce(sum(octet_length(text) + 1), 0) FROM chunks WHERE id > ?", w.indexed).Scan(&w.pending)
+	if err != nil {
+		return err
+	}
+	err = d.write.QueryRowContext(w.ctx, "SELECT coalesce((SELECT at FROM chunks ORDER BY id DESC LIMIT 1), 0)").Scan(&w.last)
+	w.advance(w.next - 1)
+	return err
 }
 
-func (w *writer) Close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.closed {
-		w.closed = true
-		w.splitter.flush()
+func (w *writer) run() {
+	for {
+		closed := w.wait()
+		list := w.queue.take(w.spare)
+		w.commit(list)
+		w.spare = list
+		if closed {
+			return
+		}
+		w.upkeep()
 	}
+}
+
+// wait returns when there is something to do.
+func (w *writer) wait() (closed bool) {
+	for {
+		waiting, pressing, closed := w.queue.look()
+		delay := w.delay(waiting, pressing)
+		if closed || delay <= 0 {
+			return closed
+		}
+		timer := time.NewTimer(delay)
+		select {
+		case <-w.queue.changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func (w *writer) delay(waiting, pressing bool) time.Duration {
+	switch {
+	case w.resting() && !waiting:
+		return rest - time.Since(w.failedAt)
+	case w.more && !w.resting():
+		return 0
+	case pressing:
+		return pressingPace - time.Since(w.commitEnd)
+	case waiting:
+		return calmPace - time.Since(w.commitEnd)
+	case w.pending > 0:
+		return w.limits.indexIdle - time.Since(w.commitEnd)
+	}
+	return checkEvery - time.Since(w.checkedAt)
+}
+
+// commit stores all batches or none, and tells everybody which.
+func (w *writer) commit(list []*batch) {
+	if len(list) == 0 {
+		return
+	}
+	err := errResting
+	if !w.resting() {
+		err = w.store(list)
+		if damaged(err) {
+			err = w.beginAnew(err, list)
+		}
+		w.report(err)
+	}
+	for _, b := range list {
+		if err != nil && b.drop {
+			w.drops = append(w.drops, b.instance)
+		}
+		b.answer(err)
+	}
+	w.commitEnd = time.Now()
+}
+
+var errResting = errors.New("the log could not be written a moment ago")
+
+func (w *writer) resting() bool {
+	return !w.failedAt.IsZero() && time.Since(w.failedAt) < rest
+}
+
+// report logs when storing begins to fail and when it works again.
+func (w *writer) report(err error) {
+	switch {
+	case err != nil && w.failedAt.IsZero():
+		hint := "see what is wrong with the file"
+		switch resultOf(err) {
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR:
+			hint = "is the disk full? make room"
+		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+			hint = "the file and its directory must be writable for this user"
+		}
+		w.log.Error("what instances print cannot be stored and is dropped", "file", w.path, "error", err, "hint", hint)
+	case err == nil && !w.failedAt.IsZero():
+		w.log.Info("what instances print is stored again", "file", w.path)
+	}
+	w.failedAt = time.Time{}
+	if err != nil {
+		w.failedAt, w.more = time.Now(), true
+	}
+}
+
+// beginAnew replaces a database that turned out to be damaged, and stores the list in
+// the new one.
+func (w *writer) beginAnew(cause error, list []*batch) error {
+	fresh, err := w.replace(w.ctx, cause)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	_ = w.db.Swap(fresh).close() // it is damaged: there is no more to say
+	if err := w.resume(); err != nil || len(list) == 0 {
+		return err
+	}
+	return w.store(list)
+}
+
+const (
+	upsertAccount = `INSERT INTO instances (service, name, bytes) VALUES (?, ?, ?)
+		ON CONFLICT (service, name) DO UPDATE SET bytes = bytes + excluded.bytes RETURNING account, bytes`
+	insertChunk = "INSERT INTO chunks (id, account, level, at, lines, text) VALUES (?, ?, ?, ?, ?, ?)"
+	updateNext  = "UPDATE counter SET next = ?"
+)
+
+// store is one transaction; what the writer knows changes only when it is committed.
+func (w *writer) store(list []*batch) error {
+	changed := *w
+	err := w.db.Load().inTransaction(w.ctx, func(tx *sql.Tx) error {
+		for _, id := range w.drops {
+			if err := changed.drop(tx, id); err != nil {
+				return err
+			}
+		}
+		for _, b := range list {
+			if err := changed.apply(tx, b); err != nil {
+				return err
+			}
+		}
+		_, err := tx.StmtContext(w.ctx, w.db.Load().stmts.counter).ExecContext(w.ctx, changed.next)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	w.next, w.last, w.pending, w.unchecked = changed.next, changed.last, changed.pending, changed.unchecked
+	w.more, w.drops = changed.more, nil
+	w.advance(w.next - 1)
 	return nil
 }
 
-// splitter turns chunks into lines. How the text is cut into chunks makes no
-// difference, and it never holds more than maxLine+1 bytes.
-type splitter struct {
-	emit    func(line string)
-	partial []byte // the line under way; one byte more than a line, for the \r that may end it
-	over    bool   // the line under way is longer than partial
+func (w *writer) apply(tx *sql.Tx, b *batch) error {
+	if b.drop {
+		return w.drop(tx, b.instance)
+	}
+	stmts := &w.db.Load().stmts
+	size := int64(len(b.text) + chunkOverhead)
+	var account, total int64
+	err := tx.StmtContext(w.ctx, stmts.account).QueryRowContext(w.ctx, b.instance.Service, b.instance.Name, size).Scan(&account, &total)
+	if err != nil {
+		return err
+	}
+	w.next += int64(b.lines)
+	w.last = w.timeOf(b)
+	w.pending += len(b.text) + 1
+	w.unchecked += size
+	_, err = tx.StmtContext(w.ctx, stmts.insert).ExecContext(w.ctx, w.next-1, account, string(b.level), w.last, b.lines, string(b.text))
+	if over := total - int64(w.limits.Instance); err == nil && over > 0 {
+		err = w.trim(tx, account, over+int64(w.limits.Instance)/trimShare)
+	}
+	return err
 }
 
-func (s *splitter) write(p []byte) {
-	for {
-		line, rest, ended := bytes.Cut(p, []byte{'\n'})
-		if !ended {
-			s.hold(line)
-			return
-		}
-		if len(s.partial) == 0 {
-			s.end(line, len(line) > maxLine+1)
-		} else {
-			s.hold(line)
-			s.end(s.partial, s.over)
-		}
-		p = rest
+// backward is how far the clock may be set back before times in the log follow it.
+const backward = time.Hour
+
+// timeOf is when b was printed. Times rise with ids, so that a time finds its place
+// by them: while the clock makes up for a small step back, it stands still here.
+func (w *writer) timeOf(b *batch) int64 {
+	at := b.at.UnixNano()
+	if at < w.last && w.last-at < int64(backward) {
+		return w.last
 	}
+	return at
 }
 
-// flush ends a last line that has no end of its own.
-func (s *splitter) flush() {
-	if len(s.partial) > 0 {
-		s.end(s.partial, s.over)
-	}
+// drop takes an instance's name from its lines. They are cleared away later.
+func (w *writer) drop(tx *sql.Tx, id tenement.InstanceID) error {
+	_, err := tx.ExecContext(w.ctx, "UPDATE instances SET service = NULL, name = NULL WHERE service = ? AND name = ?", id.Service, id.Name)
+	w.more = true
+	return err
 }
 
-func (s *splitter) hold(part []byte) {
-	room := maxLine + 1 - len(s.partial)
-	if len(part) > room {
-		part, s.over = part[:room], true
-	}
-	s.partial = append(s.partial, part...)
-}
-
-func (s *splitter) end(line []byte, over bool) {
-	if !over {
-		line = bytes.TrimSuffix(line, []byte{'\r'})
-	}
-	s.emit(clean(line))
-	if cap(s.partial) > keepPartial {
-		s.partial = nil
-	}
-	s.partial, s.over = s.partial[:0], false
-}
-
-// clean copies line as valid UTF-8 of at most maxLine bytes and the mark of a cut.
-func clean(line []byte) string {
-	cut := len(line) > maxLine
-	if cut {
-		line = wholeRunes(line[:maxLine])
-	}
-	// A bad byte becomes the three of U+FFFD: the text may have grown too long.
-	text := strings.ToValidUTF8(string(line), string(utf8.RuneError))
-	if len(text) > maxLine {
-		cut = true
-		text = string(wholeRunes([]byte(text[:maxLine])))
-	}
-	if cut {
-		text += cutMark
-	}
-	return text
-}
-
-// wholeRunes takes off the beginning of a rune whose rest was cut.
-func wholeRunes(b []byte) []byte {
-	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
-		if start := len(b) - i; utf8.RuneStart(b[start]) {
-			if !utf8.FullRune(b[start:]) {
-				return b[:start]
-			}
-			break
-		}
+// newRemark splits text into lines.
+func newRemark(id tenement.InstanceID, level Level, text string) *batch {
+	b := &batch{instance: id, level: level, at: time.Now()}
+	for left := []byte(text); len(left) > 0; {
+		var line []byte
+		line, left, _ = bytes.Cut(left, []byte{'\n'})
+		b.begin()
+		b.text = appendLine(b.text, line)
 	}
 	return b
-}
-
-// Sink returns what takes the output of id at level, as [Buffer.Writer] does.
-func (b *Buffer) Sink(id tenement.InstanceID, level Level) *Sink {
-	return &Sink{splitter{emit: func(line string) { b.add(id, level, line) }}}
-}
-
-// Sink implements runtime.Sink for one stream of one instance.
-type Sink struct{ splitter splitter }
-
-// Take takes the whole offer.
-func (s *Sink) Take(offer []byte, last bool) int {
-	s.splitter.write(offer)
-	if last {
-		s.splitter.flush()
-	}
-	return len(offer)
 }

@@ -27,7 +27,7 @@ import (
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
-	Logs     *logs.Buffer
+	Logs     *logs.Store
 	Runtimes map[tenement.Isolation]tenruntime.Runtime
 	Plan     Plan // the first one
 	// Transport makes the connection pool of one process life.

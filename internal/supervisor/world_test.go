@@ -108,9 +108,13 @@ func newWorld(t *testing.T, dir string, options ...option) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.closers = []func() error{db.Close, root.Close}
+	captured, err := logs.Open(t.Context(), filepath.Join(dir, ".tenement"), logs.Limits{}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.closers = []func() error{captured.Close, db.Close, root.Close}
 	c := Config{
-		Store: db, Disk: root, Logs: logs.New(logs.Limits{}),
+		Store: db, Disk: root, Logs: captured,
 		Plan:       Plan{Services: map[string]*tenement.Service{"api": w.service}},
 		Runtimes:   map[tenement.Isolation]tenruntime.Runtime{tenement.IsolationProcess: w.fake},
 		Transport:  testTransport,

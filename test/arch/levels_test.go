@@ -71,7 +71,7 @@ var modules = map[string][]string{
 	"golang.org/x/net":                 {"internal/proxy"},
 	"golang.org/x/sync":                {"*"},
 	"golang.org/x/sys":                 {"*"},
-	"modernc.org/sqlite":               {"internal/store", "examples/notes"},
+	"modernc.org/sqlite":               {"internal/store", "internal/logs", "examples/notes"},
 	"mvdan.cc/sh/v3":                   {"internal/config"},
 }
 

@@ -147,6 +147,13 @@ func TestOperationsDocument(t *testing.T) {
 	}
 }
 
+func TestLogsDocument(t *testing.T) {
+	t.Parallel()
+	d := founding(t)
+	d.command("spawn", "api:alice")
+	d.shell(block(t, "docs/logs.md", "sh", "ten logs api:alice"))
+}
+
 func TestAPIDocument(t *testing.T) {
 	t.Parallel()
 	require(t, "curl", "install curl (Debian: apt-get install curl)")
