@@ -177,12 +177,9 @@ func (d *daemon) newSupervisor() *supervisor.Supervisor {
 
 func (d *daemon) listen(ctx context.Context) error {
 	var lc net.ListenConfig
-	front, err := lc.Listen(ctx, "tcp", d.Config.Listen)
+	front, err := d.openFront(ctx)
 	if err != nil {
-		return &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "listen on " + d.Config.Listen, Err: err,
-			Hint: "end what uses that address, or choose another with --listen",
-		}
+		return err
 	}
 	d.front = front
 	d.closers = append(d.closers, front)
@@ -231,6 +228,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return serve(local, d.local) })
 	group.Go(func() error { return d.shutdown(ctx, front, local) })
 	d.announce()
+	group.Go(func() error { return d.watch(ctx) })
 	return group.Wait()
 }
 
