@@ -36,6 +36,9 @@ func newLab(t *testing.T) *lab {
 			if l.fails != "" && strings.Contains(line, l.fails) {
 				return "", errors.New("it failed")
 			}
+			if _, err := os.ReadFile(l.path(unitDir + "/" + socketUnit)); err == nil && line == "systemctl daemon-reload" {
+				t.Error("systemd reads the units before they are gone again")
+			}
 			if strings.Contains(line, "ControlGroup") {
 				return "/system.slice/tenement.service\n", nil
 			}

@@ -7,6 +7,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 . /etc/os-release
+apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt-get update -qq
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
 	awk -v codename="$VERSION_CODENAME" '$2 == codename && $3 == "main" && $4 == "Debian" { print $1; exit }')
 test -n "$mirror" || { echo "apt has no source of Debian $VERSION_CODENAME main" >&2; exit 1; }
@@ -50,6 +51,8 @@ chmod +x "$work/initrd/init"
 debootstrap --variant=minbase --include=systemd,systemd-sysv "$VERSION_CODENAME" "$work/root" "$mirror" >"$work/log" 2>&1 ||
 	{ tail -n 30 "$work/log" "$work/root/debootstrap/debootstrap.log" >&2; exit 1; }
 cd "$work/root"
+# The generators find nothing here and take seconds of each reload.
+rm -rf usr/lib/systemd/system-generators usr/lib/systemd/system-environment-generators
 rm -rf var/cache/apt var/lib/apt/lists usr/share/doc usr/share/man usr/share/locale usr/share/info
 : >etc/fstab
 echo lane >etc/hostname

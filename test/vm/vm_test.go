@@ -206,7 +206,7 @@ fi
 	if err != nil || last != "pass" {
 		t.Errorf("QEMU: %v; verdict %q; the machine's console:\n%s", err, last, strings.ReplaceAll(console.String(), "\r", ""))
 	}
-	t.Logf("%s, of which:\n%s", time.Since(began).Round(100*time.Millisecond), strings.Join(stepTimes.FindAllString(console.String(), -1), "\n"))
+	t.Logf("%s, and %s of CPU time, of which:\n%s", time.Since(began).Round(100*time.Millisecond), cmd.ProcessState.UserTime().Round(100*time.Millisecond), strings.Join(stepTimes.FindAllString(console.String(), -1), "\n"))
 }
 
 // stepTimes are the lines of the guest's log that say how long each step took.

@@ -283,7 +283,10 @@ func uninstalls(t *testing.T) {
 	write(t, group+"/cgroup.procs", strconv.Itoa(left.Process.Pid), 0)
 	run(t, ten, "uninstall")
 	select {
-	case <-ended:
+	case err := <-ended:
+		if err == nil {
+			t.Error("it ended by itself")
+		}
 	case <-t.Context().Done():
 	}
 	for _, path := range []string{"/etc/systemd/system/" + service, "/etc/systemd/system/" + socket} {
