@@ -21,7 +21,7 @@ run: build ## serve the notes example at http://alice.notes.localhost:8080
 	@examples/notes/run.sh
 
 test: cc $(TOOLS)/gotestsum ## run every test, with the race detector
-	CGO_ENABLED=1 $(TOOLS)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 15m $(PACKAGE)
+	CGO_ENABLED=1 $(TOOLS)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 30m $(PACKAGE)
 
 check: fmt vet lint cross tidy ## everything short of the tests
 

@@ -1,6 +1,6 @@
 // Command ten runs and manages a tenement: many instances of single-tenant programs
-// behind one door. Its subcommands but serve, init, config and doctor are clients of
-// the management API.
+// behind one door. Its subcommands but serve, init, config, doctor, install and
+// uninstall are clients of the management API.
 package main
 
 import (

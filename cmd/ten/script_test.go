@@ -12,12 +12,13 @@ import (
 )
 
 // scriptCondition knows system-config: this machine has a configuration that every
-// command finds.
+// command finds; and systemd: it runs here.
 func scriptCondition(name string) (bool, error) {
-	if name != "system-config" {
+	path, ok := map[string]string{"system-config": systemConfig, "systemd": "/run/systemd/system"}[name]
+	if !ok {
 		return false, fmt.Errorf("unknown condition %q", name)
 	}
-	_, err := os.Stat(systemConfig)
+	_, err := os.Stat(path)
 	return err == nil, nil
 }
 

@@ -105,7 +105,12 @@ func (d *daemon) open(ctx context.Context, before *predecessor) error {
 	}
 	d.tenancy.Store(t)
 	d.setHolder(t)
-	if d.front, err = d.listenFront(ctx, before); err != nil {
+	if before != nil && before.listen == d.Config.Listen {
+		d.front, err = net.FileListener(before.front)
+	} else {
+		d.front, err = d.openFront(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if before != nil {
@@ -130,21 +135,6 @@ func (d *daemon) close() error {
 		err = errors.Join(err, t.end(true))
 	}
 	return err
-}
-
-func (d *daemon) listenFront(ctx context.Context, before *predecessor) (net.Listener, error) {
-	if before != nil && before.listen == d.Config.Listen {
-		return net.FileListener(before.front)
-	}
-	var lc net.ListenConfig
-	front, err := lc.Listen(ctx, "tcp", d.Config.Listen)
-	if err != nil {
-		return nil, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "listen on " + d.Config.Listen, Err: err,
-			Hint: "end what uses that address, or choose another with --listen",
-		}
-	}
-	return front, nil
 }
 
 func (d *daemon) listenLocal(ctx context.Context) (net.Listener, error) {
@@ -202,6 +192,7 @@ func (d *daemon) run(ctx context.Context, before *predecessor) error {
 		d.servers.Go(func() error { return d.succeed(ctx, before) })
 	}
 	d.announce()
+	d.servers.Go(func() error { return d.watch(ctx) })
 	select {
 	case <-d.upgraded:
 	case <-ctx.Done():

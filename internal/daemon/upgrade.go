@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -117,6 +119,7 @@ func (d *daemon) handOver(ctx context.Context, op string, s *successor) (api.Upg
 		s.abandon()
 		return api.Upgraded{}, d.takeBack(ctx, op, err)
 	}
+	d.notify(fmt.Sprintf("MAINPID=%d", s.process.Pid)) // it is believed from then on, and this one no more
 	d.setHolder(relay{path: relayPath(d.Config.DataDir), config: d.config})
 	d.Log.Info("another daemon serves", "pid", s.process.Pid, "version", m.Version, "after", time.Since(begun))
 	d.next = s
@@ -189,7 +192,10 @@ func (d *daemon) startWith(control int, program string) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	environment := append(os.Environ(), handoverVariable+"="+d.Config.Listen)
+	environment := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "WATCHDOG_PID=") // ours; without it the watchdog is for whoever reads it
+	})
+	environment = append(environment, handoverVariable+"="+d.Config.Listen)
 	refused := raw.Control(func(fd uintptr) {
 		pid, err = syscall.ForkExec(program, os.Args, &syscall.ProcAttr{
 			Env: environment, Files: []uintptr{0, 1, 2, controlFD: uintptr(control), frontFD: fd},

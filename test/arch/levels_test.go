@@ -64,6 +64,7 @@ var testTrees = []string{"test", "bench"}
 // docs/decisions.
 var modules = map[string][]string{
 	"github.com/coder/websocket":       {"internal/runtime/runtimetest"}, // the tenant program echoes
+	"github.com/coreos/go-systemd/v22": {"internal/daemon"},              // activation and sd_notify
 	"github.com/danielgtaylor/huma/v2": {"internal/api"},
 	"github.com/dustin/go-humanize":    {"cmd/ten"},
 	"github.com/pelletier/go-toml/v2":  {"internal/config", "cmd/ten"}, // `ten config` prints it
