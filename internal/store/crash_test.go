@@ -49,7 +49,8 @@ var crashes = map[fault.Name]crash{
 func TestCrashes(t *testing.T) {
 	const variable = "STORE_TEST_CRASH_IN"
 	if dir := os.Getenv(variable); dir != "" {
-		crashes[fault.Name(os.Getenv(fault.Variable))].do(t, dir)
+		point, _, _ := strings.Cut(os.Getenv(fault.Variable), ":")
+		crashes[fault.Name(point)].do(t, dir)
 		t.Fatal("the point was not passed")
 	}
 	t.Parallel()
@@ -71,16 +72,34 @@ func TestCrashes(t *testing.T) {
 			}
 			dir := t.TempDir()
 			c.prepare(t, dir)
-			child := exec.CommandContext(t.Context(), binary, "-test.run=^TestCrashes$", "-test.timeout=2m")
-			child.Env = append(os.Environ(), variable+"="+dir, fault.Variable+"="+string(point))
-			out, err := child.CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("it was not killed at the point: %v\n%s", err, out)
+			if killed, said := killedAt(t, binary, string(point), variable+"="+dir); !killed {
+				t.Fatalf("it was not killed at the point: %s", said)
 			}
 			c.check(t, dir)
 		})
 	}
+	for point, want := range map[string]string{
+		string(fault.PutProcessAfter) + ":2": "the point was not passed", // twice
+		string(fault.PutProcessAfter) + ":0": "no number of a pass",
+		"store.nowhere":                      "no such point",
+	} {
+		if killed, said := killedAt(t, binary, point, variable+"="+t.TempDir()); killed || !strings.Contains(said, want) {
+			t.Errorf("%s: killed %v, said %s", point, killed, said)
+		}
+	}
+}
+
+// killedAt runs this test in a process that is to kill itself at a point.
+func killedAt(t *testing.T, binary, point, dir string) (killed bool, said string) {
+	t.Helper()
+	child := exec.CommandContext(t.Context(), binary, "-test.run=^TestCrashes$", "-test.timeout=2m")
+	child.Env = append(os.Environ(), dir, fault.Variable+"="+point)
+	out, err := child.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		killed = exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+	}
+	return killed, string(out)
 }
 
 // with opens the store of dir, lets do use it, and closes it.
