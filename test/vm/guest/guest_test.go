@@ -20,12 +20,6 @@ import (
 	"time"
 )
 
-// What of the product the machine may expect. Each becomes true with its feature.
-const (
-	adoption = false // a tenant keeps its process when the daemon is killed
-	upgrade  = false // `ten upgrade` hands over to a new daemon
-)
-
 const (
 	payload    = "/root/lane" // where the machine unpacks what it was given
 	program    = "/srv/notes/notes"
