@@ -202,3 +202,36 @@ func BenchmarkUnknownHost(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRestartWith1000Awake is the time from the start of a daemon until it serves,
+// with 1,000 processes of the one before to take over.
+func BenchmarkRestartWith1000Awake(b *testing.B) {
+	const awake = 1000
+	program, dir := buildTenant(b), shortDir(b)
+	text := settings + fmt.Sprintf("\n[service.api]\ncommand = %q\nidle_timeout = 0\n", program)
+	s := buildWith(b, dir, text, true)
+	pids := make(map[int]bool)
+	for n := range awake {
+		s.spawn(fmt.Sprint("api:c", n))
+		s.get(fmt.Sprintf("http://c%d.api.localhost/", n))
+		pids[s.instance(fmt.Sprint("api:c", n)).PID] = true
+	}
+	if len(pids) != awake {
+		b.Fatalf("%d processes", len(pids))
+	}
+	var took []time.Duration
+	for b.Loop() {
+		s.stop()
+		begun := time.Now()
+		s = buildWith(b, dir, text, true)
+		took = append(took, time.Since(begun))
+	}
+	for n := range awake {
+		if pid := s.instance(fmt.Sprint("api:c", n)).PID; !pids[pid] {
+			b.Fatalf("process %d is new", pid)
+		}
+	}
+	b.ReportMetric(float64(median(took))/1e6, "ms-until-served")
+	s.stop()
+	buildIn(b, dir, text).stop() // which puts them all to sleep
+}

@@ -89,6 +89,12 @@ func shortDir(t testing.TB) string {
 // buildIn is build on a data directory that may have had a daemon before.
 func buildIn(t testing.TB, dir, text string) *site {
 	t.Helper()
+	return buildWith(t, dir, text, false)
+}
+
+// buildWith may keep the tenants when the daemon ends.
+func buildWith(t testing.TB, dir, text string, keep bool) *site {
+	t.Helper()
 	s := &site{t: t, dir: dir}
 	s.text.Store(text)
 	c, err := s.load()
@@ -100,7 +106,7 @@ func buildIn(t testing.TB, dir, text string) *site {
 	done := make(chan error, 1)
 	go func() {
 		done <- daemon.Run(ctx, daemon.Options{
-			Config: c, Load: s.load,
+			Config: c, Load: s.load, Keep: keep,
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stdout: announce,
 		})
 		_ = announce.Close()

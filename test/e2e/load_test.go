@@ -37,12 +37,12 @@ type failedRequest struct {
 }
 
 // startLoad sends perSecond requests a second, whether the ones before are answered or
-// not, until stop.
-func (d *daemon) startLoad(hosts []string, perSecond int) *load {
+// not, until stop. With keepAlive they share connections.
+func (d *daemon) startLoad(hosts []string, perSecond int, keepAlive bool) *load {
 	d.t.Helper()
 	l := &load{
 		t: d.t, base: d.base, hosts: hosts, quit: make(chan struct{}), kept: make(map[string][]string),
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * perSecond}, Timeout: httpTimeout},
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * perSecond, DisableKeepAlives: !keepAlive}, Timeout: httpTimeout},
 	}
 	l.done.Go(func() {
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -111,28 +112,63 @@ func TestKilledDaemon(t *testing.T) {
 func TestKilledDaemonUnderLoad(t *testing.T) {
 	t.Parallel()
 	requireLinux(t)
-	const tenants, perSecond = 20, 200
 	first := start(t, "notes")
-	hosts := first.spawnMany(tenants)
-	pids := first.pids()
-	l := first.startLoad(hosts, perSecond)
-	l.waitFor(perSecond)
-	killed := time.Now()
-	first.kill()
-	second := first.again()
-	serving := time.Now()
-	l.waitFor(2 * perSecond)
-	l.stop()
-	t.Logf("%d requests, %d failed in the %v without a daemon", l.sent, len(l.failures), serving.Sub(killed))
-	for _, f := range l.failures {
+	failures, killed, serving := first.killUnderLoad(first.again, true)
+	for _, f := range failures {
 		if f.ended.Before(killed) || f.begun.After(serving) {
+			t.Errorf("failed %v after the kill, the next daemon served after %v: %v", f.begun.Sub(killed), serving.Sub(killed), f.err)
+		}
+	}
+}
+
+// TestKilledDaemonBehindASocket: with the socket unit, only what was under way fails.
+func TestKilledDaemonBehindASocket(t *testing.T) {
+	t.Parallel()
+	requireLinux(t)
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	socket, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	first := startOn(t, socket, filepath.Join(root, "examples", "notes", "tenement.toml"), t.TempDir())
+	// Without kept-alive connections: who reuses one may learn of its end by a failure.
+	failures, killed, _ := first.killUnderLoad(func() *daemon { return startOn(t, socket, first.config, first.dataDir) }, false)
+	for _, f := range failures {
+		if f.begun.After(killed) {
 			t.Errorf("failed %v after the kill: %v", f.begun.Sub(killed), f.err)
 		}
 	}
-	if after := second.pids(); len(pids) != tenants || !maps.Equal(pids, after) {
-		t.Errorf("processes %v, before %v", after, pids)
+}
+
+// killUnderLoad kills d in the middle of a load and starts the next daemon. It returns
+// what failed, and checks what must not have: tenants and their data.
+func (d *daemon) killUnderLoad(again func() *daemon, keepAlive bool) (failures []failedRequest, killed, serving time.Time) {
+	d.t.Helper()
+	const tenants, perSecond = 20, 200
+	hosts := d.spawnMany(tenants)
+	pids := d.pids()
+	l := d.startLoad(hosts, perSecond, keepAlive)
+	l.waitFor(perSecond)
+	killed = time.Now()
+	d.kill()
+	next := again()
+	serving = time.Now()
+	l.waitFor(2 * perSecond)
+	l.stop()
+	d.t.Logf("%d requests, %d failed; %v without a daemon", l.sent, len(l.failures), serving.Sub(killed))
+	if after := next.pids(); len(pids) != tenants || !maps.Equal(pids, after) {
+		d.t.Errorf("processes %v, before %v", after, pids)
 	}
-	l.wantKept(second)
+	l.wantKept(next)
+	return l.failures, killed, serving
 }
 
 // TestStrangerWithARecordedPID: the process that has the pid now is none of ours.

@@ -124,6 +124,27 @@ func (d *daemon) again() *daemon {
 // startAt serves with the program ten.
 func startAt(t *testing.T, ten, config, dataDir, listen string) *daemon {
 	t.Helper()
+	// A command of its own, not CommandContext: the test's context ends before its
+	// clean-up, and would kill the daemon instead of letting it stop in order.
+	return run(t, ten, config, dataDir, exec.Command(ten, "serve", "--config", config, "--data-dir", dataDir, "--listen", listen))
+}
+
+// startOn serves on a socket that it is given, as a unit's is by systemd (sd_listen_fds(3)).
+func startOn(t *testing.T, socket *os.File, config, dataDir string) *daemon {
+	t.Helper()
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	ten := filepath.Join(root, "bin", "ten")
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", ten, "serve", "--config", config, "--data-dir", dataDir)
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=http")
+	cmd.ExtraFiles = []*os.File{socket}
+	return run(t, ten, config, dataDir, cmd)
+}
+
+// run starts cmd, a daemon, and waits until it serves.
+func run(t *testing.T, ten, config, dataDir string, cmd *exec.Cmd) *daemon {
+	t.Helper()
 	d := &daemon{
 		t:       t,
 		ten:     ten,
@@ -137,9 +158,6 @@ func startAt(t *testing.T, ten, config, dataDir, listen string) *daemon {
 	}
 	t.Cleanup(d.client.CloseIdleConnections)
 
-	// A command of its own, not CommandContext: the test's context ends before its
-	// clean-up, and would kill the daemon instead of letting it stop in order.
-	cmd := exec.Command(d.ten, "serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", listen)
 	output := &transcript{t: t}
 	cmd.Stderr = output
 	stdout, err := cmd.StdoutPipe()

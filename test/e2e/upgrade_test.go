@@ -68,7 +68,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	pids := d.pids()
 	socket := d.webSocket("alice.echo.localhost")
 	socket.echo("before")
-	l := d.startLoad(hosts, perSecond)
+	l := d.startLoad(hosts, perSecond, true)
 	for n := range upgrades {
 		d.upgrade()
 		socket.echo(fmt.Sprint("after upgrade ", n))
