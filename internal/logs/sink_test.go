@@ -296,7 +296,7 @@ func TestMemoryIsFlat(t *testing.T) {
 		k := s.Sink(alice, Stdout)
 		before := heap()
 		var held []byte
-		for range 100 << 20 / len(chunk) {
+		for range 100 << 20 / len(chunk) / slower {
 			held = append(held, chunk[:wholeOffer-len(held)]...)
 			held = append(held[:0], held[k.Take(held, false):]...)
 		}
