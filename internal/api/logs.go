@@ -71,6 +71,7 @@ func (s *Server) streamLogs(_ context.Context, c *call, in *streamInput) (*huma.
 		Instance: in.Instance, Tenant: c.scope.Tenant, Level: in.Level, Search: in.Search,
 		Since: in.Since, After: after, Limit: in.Limit,
 	})
+	//nolint:contextcheck // huma gives the request again when the answer is written
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		req, w := humago.Unwrap(hc)
 		stream := eventStream{w: w, control: http.NewResponseController(w)}

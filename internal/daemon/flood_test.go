@@ -120,7 +120,7 @@ func load(b *testing.B, s *site, during time.Duration) []time.Duration {
 	var asking sync.WaitGroup
 	for i := range n {
 		due := begin.Add(time.Duration(i) * time.Second / floodRate)
-		time.Sleep(time.Until(due))
+		time.Sleep(time.Until(due)) //nolint:forbidigo // a constant rate
 		asking.Go(func() {
 			if status, _, err := s.ask(b.Context(), fmt.Sprintf("http://t%d.api.localhost/", i%floodTenants)); err != nil || status != 200 {
 				b.Error(status, err)

@@ -44,6 +44,7 @@ func (b *backend) FollowLogs(q api.LogQuery) api.NextLogs {
 	return func(ctx context.Context) ([]api.LogLine, int64, error) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
+		//nolint:contextcheck // the daemon's end ends it as well
 		defer context.AfterFunc(b.serving, func() { cancel(errStopping) })()
 		lines, err := f.Next(ctx)
 		if err != nil && errors.Is(context.Cause(ctx), errStopping) {

@@ -79,8 +79,6 @@ func parts(text string) iter.Seq[string] {
 	}
 }
 
-func (s *search) empty() bool { return len(s.terms) == 0 && len(s.literals) == 0 }
-
 // matches reports whether a line has all that is searched for. It is what decides;
 // the index only says where it is worth a look.
 func (s *search) matches(line string) bool {

@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"database/sql"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -142,6 +143,35 @@ func TestDrop(t *testing.T) {
 	eventually(t, "the dropped account is gone", func() bool { return count(t, s, "SELECT count(*) FROM instances") == 2 })
 }
 
+// TestDroppedRowsAreNotSeen while they are still there, by the index or without.
+func TestDroppedRowsAreNotSeen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openIn(t, dir, Limits{indexStep: 1})
+	s.print(alice, Stdout, "secret\n")
+	awaitIndex(t, s)
+	s.print(bob, Stdout, "known\n")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDatabase(t.Context(), s.path, s.limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	still := &Store{} // nothing clears away in it
+	still.db.Store(d)
+	w := writer{Store: still, ctx: t.Context()}
+	if err := d.inTransaction(t.Context(), func(tx *sql.Tx) error { return w.drop(tx, alice) }); err != nil {
+		t.Fatal(err)
+	}
+	wantTexts(t, query(t, still, Query{}), "known")
+	wantTexts(t, query(t, still, Query{Search: "secret"}))
+	if n := count(t, still, "SELECT count(*) FROM chunks"); n != 2 {
+		t.Errorf("%d chunks: nothing was to be hidden", n)
+	}
+}
+
 // TestClosed: nothing hangs, and what can be offered to the next daemon is not taken.
 func TestClosed(t *testing.T) {
 	t.Parallel()
@@ -153,6 +183,9 @@ func TestClosed(t *testing.T) {
 	}
 	if n := k.Take([]byte("two\n"), false); n != 0 {
 		t.Errorf("%d bytes were taken", n)
+	}
+	if n := k.Take([]byte(strings.Repeat("x", 2*maxLine)), false); n != 0 || k.state.over {
+		t.Errorf("%d bytes of a long line were taken, its rest is skipped: %v", n, k.state.over)
 	}
 	for _, last := range []bool{false, true} {
 		offer := strings.Repeat("x", wholeOffer-1) + "\n"

@@ -194,7 +194,9 @@ func (w *writer) store(list []*batch) error {
 				return err
 			}
 		}
-		_, err := tx.StmtContext(w.ctx, w.db.Load().stmts.counter).ExecContext(w.ctx, changed.next)
+		counter := tx.StmtContext(w.ctx, w.db.Load().stmts.counter)
+		defer counter.Close()
+		_, err := counter.ExecContext(w.ctx, changed.next)
 		return err
 	})
 	if err != nil {
@@ -213,7 +215,10 @@ func (w *writer) apply(tx *sql.Tx, b *batch) error {
 	stmts := &w.db.Load().stmts
 	size := int64(len(b.text) + chunkOverhead)
 	var account, total int64
-	err := tx.StmtContext(w.ctx, stmts.account).QueryRowContext(w.ctx, b.instance.Service, b.instance.Name, size).Scan(&account, &total)
+	upsert, insert := tx.StmtContext(w.ctx, stmts.account), tx.StmtContext(w.ctx, stmts.insert)
+	defer upsert.Close()
+	defer insert.Close()
+	err := upsert.QueryRowContext(w.ctx, b.instance.Service, b.instance.Name, size).Scan(&account, &total)
 	if err != nil {
 		return err
 	}
@@ -221,7 +226,7 @@ func (w *writer) apply(tx *sql.Tx, b *batch) error {
 	w.last = w.timeOf(b)
 	w.pending += len(b.text) + 1
 	w.unchecked += size
-	_, err = tx.StmtContext(w.ctx, stmts.insert).ExecContext(w.ctx, w.next-1, account, string(b.level), w.last, b.lines, string(b.text))
+	_, err = insert.ExecContext(w.ctx, w.next-1, account, string(b.level), w.last, b.lines, string(b.text))
 	if over := total - int64(w.limits.Instance); err == nil && over > 0 {
 		err = w.trim(tx, account, over+int64(w.limits.Instance)/trimShare)
 	}
