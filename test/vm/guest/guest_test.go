@@ -44,10 +44,10 @@ DATA_DIR = "{data_dir}/{id}"
 `
 
 // patience bounds each wait, on a machine that is emulated and busy.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 func TestMain(m *testing.M) {
-	if self, err := os.Executable(); err != nil || filepath.Dir(self) != payload || os.Getpid() == 1 {
+	if self, err := os.Executable(); err != nil || filepath.Dir(self) != payload {
 		fmt.Println("these tests are run by test/vm, in a machine of their own")
 		return
 	}

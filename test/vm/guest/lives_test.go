@@ -2,6 +2,7 @@ package guest
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +50,7 @@ func TestAfterPowerCut(t *testing.T) {
 		}},
 		step{"uninstall keeps the data", uninstalls},
 		step{"purge removes the data", purges},
+		step{"an install that fails leaves nothing", failsToInstall},
 		step{"install as root with a first configuration", installsAsRoot},
 	)
 }
@@ -325,6 +327,27 @@ func purges(t *testing.T) {
 	}
 	if !exists(precious) {
 		t.Error("a link led the removal out of the data directory")
+	}
+}
+
+// failsToInstall: somebody else has the port.
+func failsToInstall(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	token, messages, status := try(t, ten, "install")
+	if status != 1 || token != "" || !strings.Contains(messages, "hint: see what it said: journalctl") {
+		t.Errorf("exit status %d, a token %q, and\n%s", status, token, messages)
+	}
+	for _, path := range []string{"/etc/systemd/system/" + service, "/etc/systemd/system/" + socket, dataDir, filepath.Dir(configFile)} {
+		if exists(path) {
+			t.Errorf("%s was left behind", path)
+		}
+	}
+	if got := property(t, service, "LoadState"); got != "not-found" {
+		t.Errorf("systemd still knows the unit: %s", got)
 	}
 }
 
