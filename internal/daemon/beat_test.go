@@ -2,11 +2,18 @@ package daemon
 
 import (
 	"context"
+	"io"
+	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tenement/internal/api"
+	"tenement/internal/supervisor"
 )
 
 func TestBeatIsSilentOnceTheProofHangs(t *testing.T) {
@@ -77,4 +84,56 @@ func TestSameAddress(t *testing.T) {
 	if sameAddress("127.0.0.1:8080", &net.UnixAddr{Name: "/run/http", Net: "unix"}) {
 		t.Error("a unix socket is taken for a port")
 	}
+}
+
+// TestProofIsAnAnswer: as long as the daemon's own socket is silent there is no proof;
+// even a refusal is one.
+func TestProofIsAnAnswer(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "ten") //nolint:usetesting // t.TempDir's paths are too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, "ten.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	if err := listener.(*net.UnixListener).SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	client, err := api.NewClient(api.Target{Socket: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{Options: Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, supervisor: supervisor.New(supervisor.Config{})}
+	proved := make(chan struct{})
+	go func() {
+		defer close(proved)
+		d.prove(t.Context(), client)
+	}()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 4096)); n == 0 {
+		t.Fatal(err) // it asks
+	}
+	select {
+	case <-proved:
+		t.Error("it took no answer to prove that the daemon lives")
+	default:
+	}
+	if _, err := io.WriteString(conn, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-proved:
+	case <-time.After(30 * time.Second):
+		t.Error("an answer proves nothing")
+	}
+	_ = conn.Close()
+	client.CloseIdleConnections()
 }
