@@ -14,17 +14,18 @@ test -n "$mirror" || { echo "apt has no source of Debian $VERSION_CODENAME main"
 proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
 test -z "$proxy" || export http_proxy="$proxy" https_proxy="$proxy"
 
-# Kernel: the virtual package names the real one, which is unpacked, not installed.
+# Kernel and busybox are unpacked, not installed. The virtual package names the real one.
 (
 	cd "$work"
-	apt-get download -q "$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')"
+	apt-get download -q busybox-static "$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')"
 	dpkg -x linux-image-*.deb kernel
+	dpkg -x busybox-static_*.deb busybox
 )
 cp "$work"/kernel/boot/vmlinuz-* "$out/kernel"
 
 # Initramfs: only what finds the disk. The modules are loaded in this order.
 mkdir -p "$work/initrd/bin" "$work/initrd/dev" "$work/initrd/proc" "$work/initrd/root"
-cp "$(command -v busybox)" "$work/initrd/bin/busybox"
+cp "$work/busybox/bin/busybox" "$work/initrd/bin/busybox"
 n=10
 for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk quota_tree quota_v2; do
 	find "$work/kernel/lib/modules" -name "$module.ko" -exec cp {} "$work/initrd/$n.ko" \;

@@ -36,9 +36,9 @@ const (
 var recipe []byte
 
 // needs are the programs of the lane; all come from the packages of install.
-var needs = []string{"qemu-system-x86_64", "busybox", "cpio", "debootstrap", "mke2fs", "apt-get"}
+var needs = []string{"qemu-system-x86_64", "cpio", "debootstrap", "mke2fs", "apt-get"}
 
-const install = "apt-get install qemu-system-x86 busybox-static cpio debootstrap e2fsprogs"
+const install = "apt-get install qemu-system-x86 cpio debootstrap e2fsprogs"
 
 // require skips where the lane cannot run, or fails there if TENEMENT_REQUIRE lists
 // qemu.
