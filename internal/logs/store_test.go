@@ -158,7 +158,7 @@ func TestDroppedRowsAreNotSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.close()
+	defer func() { _ = d.close() }()
 	still := &Store{} // nothing clears away in it
 	still.db.Store(d)
 	w := writer{Store: still, ctx: t.Context()}
