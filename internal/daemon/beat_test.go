@@ -108,7 +108,8 @@ func TestProofIsAnAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{Options: Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, supervisor: supervisor.New(supervisor.Config{})}
+	d := &daemon{Options: Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))}}
+	d.tenancy.Store(&tenancy{supervisor: supervisor.New(supervisor.Config{})})
 	proved := make(chan struct{})
 	go func() {
 		defer close(proved)
