@@ -86,16 +86,27 @@ func (w *writer) indexSome(tx *sql.Tx) (indexed int64, left int, err error) {
 	done := 0
 	var words wordSet
 	for _, c := range chunks {
+		begun := time.Now()
 		if _, err := insert.ExecContext(w.ctx, c.id, words.of(c.account, c.level, c.text)); err != nil {
 			return 0, 0, err
 		}
 		indexed, done = c.id, done+len(c.text)+1
+		if w.pending < mostAhead {
+			giveWay(time.Since(begun))
+		}
 	}
 	if done >= w.limits.indexStep { // otherwise that was all: some of what waited was removed
 		left = max(0, w.pending-done)
 	}
 	_, err = tx.ExecContext(w.ctx, "UPDATE counter SET indexed = ?", indexed)
 	return indexed, left, err
+}
+
+// giveWay leaves the core to requests for as long as the index had it. What computes
+// without a pause is taken off its core after 10 ms only, and until then nobody there
+// looks at the network.
+func giveWay(worked time.Duration) {
+	time.Sleep(min(worked, time.Millisecond)) //nolint:forbidigo // it waits for nothing
 }
 
 // chunk is one row.
