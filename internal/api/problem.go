@@ -110,6 +110,9 @@ func (p *Problem) GetHeaders() http.Header {
 }
 
 // write is for answers that huma has no part in.
+// Refuse answers a request with err, for a daemon that does not serve the API now.
+func Refuse(w http.ResponseWriter, err error) { newProblem(err, false).write(w) }
+
 func (p *Problem) write(w http.ResponseWriter) {
 	for name, values := range p.GetHeaders() {
 		w.Header()[name] = values
