@@ -84,7 +84,7 @@ func (c *Client) FollowLogs(ctx context.Context, o LogOptions, lost func(error),
 			return c.unanswered(ctx, ctx.Err())
 		case err == nil:
 			continue // the daemon ended the stream: it says where to go on
-		case tenement.CodeOf(err) != tenement.CodeUnreachable, !f.connected:
+		case !f.connected || !passing(err):
 			return err
 		}
 		if lostAt.IsZero() {
@@ -102,6 +102,12 @@ func (c *Client) FollowLogs(ctx context.Context, o LogOptions, lost func(error),
 		}
 		delay = min(2*delay, reconnectMax)
 	}
+}
+
+// passing reports whether err is of a daemon that is away, or on its way out.
+func passing(err error) bool {
+	code := tenement.CodeOf(err)
+	return code == tenement.CodeUnreachable || code == tenement.CodeUnavailable
 }
 
 // following is one call of FollowLogs.

@@ -109,10 +109,10 @@ func (p *Problem) GetHeaders() http.Header {
 	return h
 }
 
-// write is for answers that huma has no part in.
 // Refuse answers a request with err, for a daemon that does not serve the API now.
 func Refuse(w http.ResponseWriter, err error) { newProblem(err, false).write(w) }
 
+// write is for answers that huma has no part in.
 func (p *Problem) write(w http.ResponseWriter) {
 	for name, values := range p.GetHeaders() {
 		w.Header()[name] = values
