@@ -22,9 +22,7 @@ import (
 // program inside this test binary carries the whole daemon and starts slower.
 func buildTenant(b *testing.B) string {
 	b.Helper()
-	dir := b.TempDir()
-	source := filepath.Join(dir, "main.go")
-	const text = `package main
+	return compile(b, `package main
 
 import (
 	"net/http"
@@ -35,7 +33,14 @@ func main() {
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok")) })
 	http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil)
 }
-`
+`)
+}
+
+// compile gives the path of a program.
+func compile(b *testing.B, text string) string {
+	b.Helper()
+	dir := b.TempDir()
+	source := filepath.Join(dir, "main.go")
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}

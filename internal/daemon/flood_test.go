@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -18,9 +17,7 @@ import (
 // asked, prints n lines within a time.
 func buildPrinter(b *testing.B) string {
 	b.Helper()
-	dir := b.TempDir()
-	source := filepath.Join(dir, "main.go")
-	const text = `package main
+	return compile(b, `package main
 
 import (
 	"fmt"
@@ -52,17 +49,7 @@ func flood(n int, within time.Duration) {
 			time.Now().Format(time.RFC3339Nano), uint32(i*2654435761), i*7%5000, i%500, i)
 	}
 }
-`
-	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	program := filepath.Join(dir, "printer")
-	build := exec.Command("go", "build", "-o", program, source)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
-	return program
+`)
 }
 
 const (
