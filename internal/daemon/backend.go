@@ -194,15 +194,21 @@ func (b *backend) Delete(ctx context.Context, id tenement.InstanceID, purge bool
 }
 
 // deleteOrphan removes an instance whose service the configuration no longer has: it
-// can have no process and no owner.
+// can have no process and no owner. The row is the last to go, as in the supervisor.
 func (b *backend) deleteOrphan(ctx context.Context, id tenement.InstanceID, purge bool) error {
+	if _, err := b.row(ctx, id); err != nil {
+		return err
+	}
+	if purge {
+		if err := b.disk.Remove(id); err != nil {
+			return err
+		}
+	}
+	b.logs.Drop(id)
 	if err := b.store.Delete(ctx, id); err != nil {
 		return err
 	}
 	b.weights.Set(id, 0)
-	if purge {
-		return b.disk.Remove(id)
-	}
 	return nil
 }
 

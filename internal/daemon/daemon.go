@@ -23,6 +23,7 @@ import (
 
 	"tenement"
 	"tenement/internal/config"
+	"tenement/internal/fault"
 	"tenement/internal/proxy"
 )
 
@@ -98,6 +99,7 @@ func (d *daemon) open(ctx context.Context, before *predecessor) error {
 		if err := before.awaitGo(ctx); err != nil {
 			return err
 		}
+		fault.Point(fault.GoHeard)
 	}
 	t, err := d.openTenancy(ctx)
 	if err != nil {
@@ -105,6 +107,7 @@ func (d *daemon) open(ctx context.Context, before *predecessor) error {
 	}
 	d.tenancy.Store(t)
 	d.setHolder(t)
+	fault.Point(fault.TookOver)
 	if before != nil && before.listen == d.Config.Listen {
 		d.front, err = net.FileListener(before.front)
 	} else {
@@ -240,9 +243,11 @@ func (d *daemon) succeed(ctx context.Context, before *predecessor) error {
 		defer close(d.relayed)
 		return d.serveRelay(ctx, d.relay)
 	})
+	fault.Point(fault.Serves)
 	if err := before.send(message{Serving: true, Version: d.Version}); err != nil {
 		d.Log.Warn("the daemon that this one replaces has gone already", "error", err)
 	}
+	fault.Point(fault.ServesTold)
 	before.seeOut(ctx, func(e tenement.Event) { d.tenancy.Load().backend.Record(ctx, e) })
 	_ = before.close() // nothing more comes from it
 	if d.isUpgraded() {

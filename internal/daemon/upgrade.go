@@ -18,6 +18,7 @@ import (
 
 	"tenement"
 	"tenement/internal/api"
+	"tenement/internal/fault"
 )
 
 // An upgrade, between a daemon and the one that it starts in its place:
@@ -94,6 +95,7 @@ func (d *daemon) upgrade(ctx context.Context) (api.Upgraded, error) {
 		s.abandon()
 		return api.Upgraded{}, stillHere(op, err)
 	}
+	fault.Point(fault.SuccessorReady)
 	return d.handOver(context.WithoutCancel(ctx), op, s)
 }
 
@@ -110,7 +112,9 @@ func (d *daemon) handOver(ctx context.Context, op string, s *successor) (api.Upg
 	if err := d.tenancy.Load().end(true); err != nil {
 		d.Log.Error("giving up the data directory", "error", err)
 	}
+	fault.Point(fault.GivenUp)
 	err := s.send(message{Go: true})
+	fault.Point(fault.GoSent)
 	var m message
 	if err == nil {
 		m, err = s.await(servingTime, func(m message) bool { return m.Serving })
@@ -119,6 +123,7 @@ func (d *daemon) handOver(ctx context.Context, op string, s *successor) (api.Upg
 		s.abandon()
 		return api.Upgraded{}, d.takeBack(ctx, op, err)
 	}
+	fault.Point(fault.Replaced)
 	d.notify(fmt.Sprintf("MAINPID=%d", s.process.Pid)) // it is believed from then on, and this one no more
 	d.setHolder(relay{path: relayPath(d.Config.DataDir), config: d.config})
 	d.Log.Info("another daemon serves", "pid", s.process.Pid, "version", m.Version, "after", time.Since(begun))

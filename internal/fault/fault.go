@@ -21,6 +21,29 @@ const (
 	RestoreOldHalfAway Name = "store.restore.old-half-away" // of the three old files one has been moved
 	RestoreOldAway     Name = "store.restore.old-away"      // there is no state.db
 	RestoreDone        Name = "store.restore.done"          // there is, but the directory is not synced
+
+	Prepared    Name = "runtime.prepared"     // FIFOs and a cgroup are there, and no process
+	OutputTaken Name = "runtime.output-taken" // what was printed is stored, and still in the FIFO
+
+	Registered  Name = "supervisor.registered"   // and not started
+	Told        Name = "supervisor.told"         // SIGTERM is sent
+	Gone        Name = "supervisor.gone"         // a process, but not its record
+	Forgotten   Name = "supervisor.forgotten"    // the record, too; nothing was made of its end
+	SwitchedOff Name = "supervisor.switched-off" // a suspension is on record, the process runs
+	Purged      Name = "supervisor.purged"       // the directory and the logs, but not their instance
+	Adopted     Name = "supervisor.adopted"      // one process of an earlier daemon
+	AdoptedAll  Name = "supervisor.adopted-all"  // what nobody adopts still runs
+	Swept       Name = "supervisor.swept"        // it does not; no instance has its owner
+
+	// Of a daemon that is upgraded, and of the one that takes its place.
+	SuccessorReady Name = "daemon.successor-ready" // old: it has everything
+	GivenUp        Name = "daemon.given-up"        // old: nobody has the data directory
+	GoSent         Name = "daemon.go-sent"         // old: the new one may take it
+	GoHeard        Name = "daemon.go-heard"        // new: it may
+	TookOver       Name = "daemon.took-over"       // new: it has, and does not listen (also at any start)
+	Serves         Name = "daemon.serves"          // new: and has not said so
+	ServesTold     Name = "daemon.serves-told"     // new: the old one serves out what it began
+	Replaced       Name = "daemon.replaced"        // old: it knows
 )
 
 // Points lists all of them, for tests to walk.
@@ -29,6 +52,9 @@ var Points = []Name{
 	MigrationHalf,
 	BackupWritten, BackupKept,
 	RestoreWritten, RestoreDecided, RestoreOldHalfAway, RestoreOldAway, RestoreDone,
+	Prepared, OutputTaken,
+	Registered, Told, Gone, Forgotten, SwitchedOff, Purged, Adopted, AdoptedAll, Swept,
+	SuccessorReady, GivenUp, GoSent, GoHeard, TookOver, Serves, ServesTold, Replaced,
 }
 
 // Variable holds the name of the point at which to crash and, after a colon, at

@@ -44,11 +44,13 @@ func init() {
 	panic(fmt.Sprintf("%s=%q: there is no such point", Variable, text))
 }
 
-// Point kills this process if it is the point, and the pass, that was asked for.
+// Point kills this process if it is the point, and the pass, that was asked for, and
+// says so: a test may not be the parent, who learns how a process has ended.
 func Point(name Name) {
 	if name != crashAt || passes.Add(-1) != 0 {
 		return
 	}
+	fmt.Fprintf(os.Stderr, "crashed at %s\n", name)
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // fails for nobody who signals himself
 	select {}                                      // the signal may take a moment to arrive
 }

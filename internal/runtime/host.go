@@ -12,6 +12,7 @@ import (
 
 	"tenement"
 	"tenement/internal/cgroup"
+	"tenement/internal/fault"
 )
 
 // Host is the "process" runtime: tenants are processes of the daemon's own user on
@@ -72,6 +73,7 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 		undo.add(func() { h.warn("remove cgroup", group.Remove()) })
 		ref.Cgroup = group.Path()
 	}
+	fault.Point(fault.Prepared)
 	child, err := startProcess(c, files, attr, group)
 	if err != nil {
 		return nil, &tenement.Error{

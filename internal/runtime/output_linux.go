@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tenement"
+	"tenement/internal/fault"
 )
 
 // fifoCapacity is how much a tenant can print while nobody reads, in bytes. The kernel
@@ -145,6 +146,7 @@ func (s *stream) offer(conn syscall.RawConn, n int) (shown, taken int) {
 		return 0, 0
 	}
 	taken = s.to.Take((*buf)[:shown], false)
+	fault.Point(fault.OutputTaken)
 	fifo := present{conn}
 	for left := taken; left > 0; {
 		n, err := fifo.Read((*buf)[:left])

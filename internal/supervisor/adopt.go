@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tenement"
+	"tenement/internal/fault"
 	"tenement/internal/logs"
 	tenruntime "tenement/internal/runtime"
 	"tenement/internal/store"
@@ -38,9 +39,11 @@ func (s *Supervisor) takeOver(ctx context.Context) error {
 			adopted = append(adopted, f.record.Ref)
 		}
 	}
+	fault.Point(fault.AdoptedAll)
 	if s.Sweep != nil {
 		s.Sweep(ctx, adopted)
 	}
+	fault.Point(fault.Swept)
 	for _, f := range found {
 		s.inherit(f) //nolint:contextcheck // an owner outlives the call
 	}
@@ -79,6 +82,7 @@ func (s *Supervisor) lookFor(ctx context.Context, f *legacy) error {
 		return nil
 	}
 	f.process, f.lost = rt.Adopt(ctx, s.spec(f.id), f.record.Ref)
+	fault.Point(fault.Adopted)
 	switch tenement.CodeOf(f.lost) {
 	case "", tenement.CodeNotFound, tenement.CodeUnavailable:
 		return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tenement"
+	"tenement/internal/fault"
 	"tenement/internal/probe"
 )
 
@@ -59,6 +60,7 @@ func (i *instance) register() error {
 	if _, err := i.sup.Store.Register(i.sup.lives, i.id, now); err != nil {
 		return err
 	}
+	fault.Point(fault.Registered)
 	i.own.record = record{registered: true, createdAt: now}
 	i.publish()
 	return nil
@@ -123,6 +125,7 @@ func (s *Supervisor) Suspend(ctx context.Context, id tenement.InstanceID) error 
 			answer <- err
 			return
 		}
+		fault.Point(fault.SwitchedOff)
 		i.failWaiters(suspended(id))
 		i.stop(tenement.GoalSuspend, answer)
 	}))
@@ -165,11 +168,20 @@ func (s *Supervisor) Delete(ctx context.Context, id tenement.InstanceID, purge b
 	}))
 }
 
-// unregister is the end of a deletion: no process is left.
+// unregister is the end of a deletion: no process is left. The row is the last to go: a
+// deletion that was cut short can be asked for again, and what the instance had can
+// never pass to another one of its name.
 func (i *instance) unregister() error {
 	o := &i.own
 	purge := o.removal.purge
 	o.removal = nil
+	if purge {
+		if err := i.sup.Disk.Remove(i.id); err != nil {
+			return err
+		}
+	}
+	i.sup.Logs.Drop(i.id)
+	fault.Point(fault.Purged)
 	if err := i.sup.Store.Delete(i.sup.lives, i.id); err != nil {
 		return err
 	}
@@ -177,10 +189,6 @@ func (i *instance) unregister() error {
 	o.state = tenement.Asleep
 	i.publish()
 	i.sup.Deleted(i.id)
-	i.sup.Logs.Drop(i.id)
-	if purge {
-		return i.sup.Disk.Remove(i.id)
-	}
 	return nil
 }
 

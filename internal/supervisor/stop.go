@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tenement"
+	"tenement/internal/fault"
 )
 
 // stop ends the instance towards goal; done is told when no process is left.
@@ -85,6 +86,7 @@ func (i *instance) terminate() {
 	if err := o.life.process.Signal(syscall.SIGTERM); err != nil {
 		i.sup.Log.Error("send SIGTERM", "instance", i.id, "error", err)
 	}
+	fault.Point(fault.Told)
 	o.timer.Reset(limit)
 }
 
@@ -112,9 +114,11 @@ func (i *instance) onEnded(err error) {
 	i.releaseSlot()
 	i.stopHealth()
 	o.timer.Stop()
+	fault.Point(fault.Gone)
 	if err := i.sup.Store.DeleteProcess(i.sup.lives, i.id); err != nil {
 		i.sup.Log.Error("forget a process", "instance", i.id, "error", err)
 	}
+	fault.Point(fault.Forgotten)
 	ended := o.life
 	o.life = nil
 	i.step(tenement.Exited)

@@ -138,9 +138,10 @@ func TestKilledDaemonBehindASocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = socket.Close() })
-	first := startOn(t, socket, filepath.Join(root, "examples", "notes", "tenement.toml"), t.TempDir())
+	address := listener.Addr().String()
+	first := startOn(t, socket, address, filepath.Join(root, "examples", "notes", "tenement.toml"), t.TempDir())
 	// Without kept-alive connections: who reuses one may learn of its end by a failure.
-	failures, killed, _ := first.killUnderLoad(func() *daemon { return startOn(t, socket, first.config, first.dataDir) }, false)
+	failures, killed, _ := first.killUnderLoad(func() *daemon { return startOn(t, socket, address, first.config, first.dataDir) }, false)
 	for _, f := range failures {
 		if f.begun.After(killed) {
 			t.Errorf("failed %v after the kill: %v", f.begun.Sub(killed), f.err)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -51,15 +52,23 @@ func TestMain(m *testing.M) {
 
 // build fills root, once, for the first test that needs it.
 var build = sync.OnceValue(func() error {
-	for name, pkg := range map[string]string{"ten": "tenement/cmd/ten", "notes": "tenement/examples/notes"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(root, "bin", name), pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", name, err, out)
-		}
+	err := errors.Join(buildProgram("ten", "tenement/cmd/ten"), buildProgram("notes", "tenement/examples/notes"))
+	if err != nil {
+		return err
 	}
 	return os.CopyFS(filepath.Join(root, "examples"), os.DirFS("../../examples"))
 })
+
+// buildProgram makes <root>/bin/<name>.
+func buildProgram(name, pkg string, flags ...string) error {
+	args := append([]string{"build", "-o", filepath.Join(root, "bin", name)}, flags...)
+	cmd := exec.Command("go", append(args, pkg)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return nil
+}
 
 // require skips the test when program is missing, or fails it when
 // TENEMENT_REQUIRE, a comma-separated list, names the program.
@@ -96,6 +105,9 @@ type daemon struct {
 	process *os.Process
 	serving int  // the process that serves: after an upgrade another one
 	killed  bool // by the test itself: how it ends is no fault
+	output  *transcript
+	address chan string // receives base
+	ended   chan error  // receives how the process has ended; it is put back
 }
 
 // start serves the named example on a free port, with a data directory of its
@@ -124,30 +136,33 @@ func (d *daemon) again() *daemon {
 // startAt serves with the program ten.
 func startAt(t *testing.T, ten, config, dataDir, listen string) *daemon {
 	t.Helper()
-	// A command of its own, not CommandContext: the test's context ends before its
-	// clean-up, and would kill the daemon instead of letting it stop in order.
-	return run(t, ten, config, dataDir, exec.Command(ten, "serve", "--config", config, "--data-dir", dataDir, "--listen", listen))
+	d := launch(t, exec.Command(ten), config, dataDir, listen)
+	d.waitServing()
+	return d
 }
 
 // startOn serves on a socket that it is given, as a unit's is by systemd (sd_listen_fds(3)).
-func startOn(t *testing.T, socket *os.File, config, dataDir string) *daemon {
+func startOn(t *testing.T, socket *os.File, address, config, dataDir string) *daemon {
 	t.Helper()
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
 	ten := filepath.Join(root, "bin", "ten")
-	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", ten, "serve", "--config", config, "--data-dir", dataDir)
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", ten)
 	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=http")
 	cmd.ExtraFiles = []*os.File{socket}
-	return run(t, ten, config, dataDir, cmd)
+	d := launch(t, cmd, config, dataDir, address)
+	d.ten = ten
+	d.waitServing()
+	return d
 }
 
-// run starts cmd, a daemon, and waits until it serves.
-func run(t *testing.T, ten, config, dataDir string, cmd *exec.Cmd) *daemon {
+// launch starts cmd with the arguments of a daemon.
+func launch(t *testing.T, cmd *exec.Cmd, config, dataDir, listen string) *daemon {
 	t.Helper()
 	d := &daemon{
 		t:       t,
-		ten:     ten,
+		ten:     cmd.Path,
 		config:  config,
 		dataDir: dataDir,
 		client: &http.Client{
@@ -155,11 +170,16 @@ func run(t *testing.T, ten, config, dataDir string, cmd *exec.Cmd) *daemon {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Timeout:       httpTimeout,
 		},
+		output:  &transcript{t: t},
+		address: make(chan string, 1),
+		ended:   make(chan error, 1),
 	}
 	t.Cleanup(d.client.CloseIdleConnections)
 
-	output := &transcript{t: t}
-	cmd.Stderr = output
+	// A command of its own, not CommandContext: the test's context ends before its
+	// clean-up, and would kill the daemon instead of letting it stop in order.
+	cmd.Args = append(cmd.Args, "serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", listen)
+	cmd.Stderr = d.output
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -168,23 +188,25 @@ func run(t *testing.T, ten, config, dataDir string, cmd *exec.Cmd) *daemon {
 		t.Fatal(err)
 	}
 	d.process, d.serving = cmd.Process, cmd.Process.Pid
-	address := make(chan string, 1)
-	ended := make(chan error, 1)
 	go func() {
-		follow(stdout, output, address)
-		ended <- cmd.Wait()
+		follow(stdout, d.output, d.address)
+		d.ended <- cmd.Wait()
 	}()
-	t.Cleanup(func() { d.stop(cmd, ended, output) })
-
-	select {
-	case d.base = <-address:
-	case err := <-ended:
-		ended <- err
-		t.Fatalf("the daemon ended before it served: %v", err)
-	case <-time.After(startTimeout):
-		t.Fatalf("the daemon did not print %q within %s", startLine, startTimeout)
-	}
+	t.Cleanup(d.stop)
 	return d
+}
+
+// waitServing returns when the daemon says where it listens.
+func (d *daemon) waitServing() {
+	d.t.Helper()
+	select {
+	case d.base = <-d.address:
+	case err := <-d.ended:
+		d.ended <- err
+		d.t.Fatalf("the daemon ended before it served: %v", err)
+	case <-time.After(startTimeout):
+		d.t.Fatalf("the daemon did not print %q within %s", startLine, startTimeout)
+	}
 }
 
 // follow copies the daemon's standard output and picks its address out of it.
@@ -202,18 +224,22 @@ func follow(stdout io.Reader, output io.Writer, address chan<- string) {
 
 // stop ends the daemon as an operator does and demands that it obeys: it has ended when
 // no process is left that could write to its output.
-func (d *daemon) stop(cmd *exec.Cmd, ended <-chan error, output *transcript) {
-	defer output.close()
-	_ = syscall.Kill(d.serving, syscall.SIGTERM) // it may have ended already
+func (d *daemon) stop() {
+	defer d.output.close()
+	if d.serving != 0 {
+		_ = syscall.Kill(d.serving, syscall.SIGTERM) // it may have ended already
+	}
 	select {
-	case err := <-ended:
+	case err := <-d.ended:
 		if err != nil && !d.killed {
 			d.t.Errorf("the daemon ended with %v", err)
 		}
 	case <-time.After(stopTimeout):
-		_ = cmd.Process.Kill()
-		_ = syscall.Kill(d.serving, syscall.SIGKILL)
-		err := <-ended
+		_ = d.process.Kill()
+		for _, pid := range daemons(d.t, d.dataDir) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		err := <-d.ended
 		d.t.Errorf("the daemon did not end within %s of SIGTERM and was killed: %v", stopTimeout, err)
 	}
 }
@@ -291,20 +317,29 @@ func (d *daemon) expect(status int, method, host, path, body string, header ...s
 	return a
 }
 
-// transcript passes the daemon's output to the test's log for as long as the
-// test may log.
+// transcript keeps the daemon's output, and passes it to the test's log for as long as
+// the test may log.
 type transcript struct {
-	mu sync.Mutex
-	t  *testing.T // nil after close
+	mu   sync.Mutex
+	t    *testing.T // nil after close
+	said bytes.Buffer
 }
 
 func (w *transcript) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.said.Write(p)
 	if w.t != nil {
 		w.t.Logf("ten: %s", bytes.TrimRight(p, "\n"))
 	}
 	return len(p), nil
+}
+
+// count is how often the daemon has said text.
+func (w *transcript) count(text string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.Count(w.said.Bytes(), []byte(text))
 }
 
 func (w *transcript) close() {
