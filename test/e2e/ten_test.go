@@ -89,6 +89,7 @@ func requireNode(t *testing.T) {
 type daemon struct {
 	t       *testing.T
 	ten     string // the binary
+	program string // the path of the one that an upgrade starts, if it may be replaced
 	config  string
 	dataDir string
 	base    string // http://127.0.0.1:PORT
@@ -121,8 +122,8 @@ func (d *daemon) again() *daemon {
 	return startAt(d.t, d.ten, d.config, d.dataDir, strings.TrimPrefix(d.base, "http://"))
 }
 
-// startAt serves with the program ten.
-func startAt(t *testing.T, ten, config, dataDir, listen string) *daemon {
+// startAt serves with the program ten; flags are further ones.
+func startAt(t *testing.T, ten, config, dataDir, listen string, flags ...string) *daemon {
 	t.Helper()
 	d := &daemon{
 		t:       t,
@@ -139,7 +140,8 @@ func startAt(t *testing.T, ten, config, dataDir, listen string) *daemon {
 
 	// A command of its own, not CommandContext: the test's context ends before its
 	// clean-up, and would kill the daemon instead of letting it stop in order.
-	cmd := exec.Command(d.ten, "serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", listen)
+	args := []string{"serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", listen}
+	cmd := exec.Command(d.ten, append(args, flags...)...)
 	output := &transcript{t: t}
 	cmd.Stderr = output
 	stdout, err := cmd.StdoutPipe()
