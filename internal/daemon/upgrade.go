@@ -97,7 +97,7 @@ func (d *daemon) upgrade(ctx context.Context) (api.Upgraded, error) {
 	}
 	s, err := d.startSuccessor()
 	if err == nil {
-		_, err = s.await(d.told, readyTime, func(m message) bool { return m.Ready })
+		_, err = s.await(d.told, readyTime, func(m message) bool { return m.Ready }) //nolint:contextcheck // the daemon's end, whoever asked
 	}
 	if err != nil {
 		s.abandon()
@@ -125,7 +125,7 @@ func (d *daemon) handOver(ctx context.Context, op string, s *successor) (api.Upg
 	err := s.send(message{Go: true})
 	var m message
 	if err == nil {
-		m, err = s.await(d.told, servingTime, func(m message) bool { return m.Serving })
+		m, err = s.await(d.told, servingTime, func(m message) bool { return m.Serving }) //nolint:contextcheck // the daemon's end, whoever asked
 	}
 	if err != nil {
 		s.abandon()
@@ -179,7 +179,7 @@ func (d *daemon) listenAgain(ctx context.Context) error {
 		return err
 	}
 	_ = d.relay.Close() // who has something from it keeps that
-	d.openRelay(d.told, relay)
+	d.openRelay(d.told, relay) //nolint:contextcheck // it outlives the upgrade
 	return nil
 }
 
