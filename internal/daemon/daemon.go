@@ -12,11 +12,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,8 +63,11 @@ func Run(ctx context.Context, o Options) error {
 	if o.Stdout == nil {
 		o.Stdout = io.Discard
 	}
-	d := &daemon{Options: o, upgraded: make(chan struct{}), relayed: make(chan struct{}), broken: make(chan error, 1)}
+	d := &daemon{Options: o, upgraded: make(chan struct{}), broken: make(chan error, 1)}
 	d.setup.Store(newSetup(o.Config))
+	signals := make(chan os.Signal, 1) // from here on: what nobody expects ends a program
+	signal.Notify(signals, changeSignals...)
+	defer signal.Stop(signals)
 	before, err := findPredecessor()
 	if err == nil {
 		err = d.open(ctx, before)
@@ -70,7 +75,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return Declined(errors.Join(err, d.close()))
 	}
-	return d.run(ctx, before)
+	return d.run(ctx, before, signals)
 }
 
 // daemon is one running daemon: what it is configured to do, what it listens on, and
@@ -82,13 +87,14 @@ type daemon struct {
 	holder  atomic.Pointer[holder]
 
 	front, local net.Listener
-	relay        net.Listener  // for the daemon that this one has replaced; nil without one
-	relayed      chan struct{} // closed when that one needs it no more
+	relay        net.Listener   // for the daemon that this one has replaced; nil without one
+	relayed      sync.WaitGroup // those who serve that one
 	servers      errgroup.Group
 	localServer  *http.Server
 
-	changing sync.Mutex // held during a reload or an upgrade
-	next     *successor // the daemon that serves once upgraded is closed
+	told     context.Context // ends when the daemon is told to end
+	changing sync.Mutex      // held during a reload or an upgrade
+	next     *successor      // the daemon that serves once upgraded is closed
 	upgraded chan struct{}
 	broken   chan error // receives when nothing can be served any more
 }
@@ -96,6 +102,9 @@ type daemon struct {
 // open acquires everything, from the daemon before if there is one.
 func (d *daemon) open(ctx context.Context, before *predecessor) error {
 	if before != nil {
+		if err := before.accept(d.Config.DataDir); err != nil {
+			return err
+		}
 		if err := before.awaitGo(ctx); err != nil {
 			return err
 		}
@@ -108,7 +117,7 @@ func (d *daemon) open(ctx context.Context, before *predecessor) error {
 	d.tenancy.Store(t)
 	d.setHolder(t)
 	fault.Point(fault.TookOver)
-	if before != nil && before.listen == d.Config.Listen {
+	if before != nil && before.Listen == d.Config.Listen {
 		d.front, err = net.FileListener(before.front)
 	} else {
 		d.front, err = d.openFront(ctx)
@@ -174,7 +183,7 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (net.Listener, err
 }
 
 // run serves until ctx ends, another daemon has taken over, or a part breaks.
-func (d *daemon) run(ctx context.Context, before *predecessor) error {
+func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os.Signal) error {
 	admin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.tenancy.Load().serveAPI(w, r) })
 	front := proxy.NewServer(d.lastRequests(proxy.New(proxy.Config{
 		Lookup:         d.lookup,
@@ -188,10 +197,12 @@ func (d *daemon) run(ctx context.Context, before *predecessor) error {
 	d.localServer = newLocalServer(admin, d.Log)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	d.told = ctx
 	d.serve(front, d.front)
 	d.serveLocal(d.local)
-	d.servers.Go(func() error { d.followSignals(ctx); return nil })
+	d.servers.Go(func() error { d.followSignals(ctx, signals); return nil })
 	if before != nil {
+		d.openRelay(ctx, d.relay)
 		d.servers.Go(func() error { return d.succeed(ctx, before) })
 	}
 	d.announce()
@@ -225,24 +236,25 @@ func (d *daemon) serveLocal(l net.Listener) {
 func (d *daemon) serve(s *http.Server, l net.Listener) {
 	d.servers.Go(func() error {
 		err := s.Serve(l)
-		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) && d.isUpgraded() {
+		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) { // by us
 			return nil
 		}
-		select {
-		case d.broken <- err:
-		default:
-		}
+		d.fail(err)
 		return err
 	})
+}
+
+// fail ends the daemon for err, unless it ends for another fault already.
+func (d *daemon) fail(err error) {
+	select {
+	case d.broken <- err:
+	default:
+	}
 }
 
 // succeed tells the daemon before that this one serves, and serves that one until it
 // has ended.
 func (d *daemon) succeed(ctx context.Context, before *predecessor) error {
-	d.servers.Go(func() error {
-		defer close(d.relayed)
-		return d.serveRelay(ctx, d.relay)
-	})
 	fault.Point(fault.Serves)
 	if err := before.send(message{Serving: true, Version: d.Version}); err != nil {
 		d.Log.Warn("the daemon that this one replaces has gone already", "error", err)
@@ -250,17 +262,25 @@ func (d *daemon) succeed(ctx context.Context, before *predecessor) error {
 	fault.Point(fault.ServesTold)
 	before.seeOut(ctx, func(e tenement.Event) { d.tenancy.Load().backend.Record(ctx, e) })
 	_ = before.close() // nothing more comes from it
+	d.changing.Lock()  // the path may be a later daemon's
+	defer d.changing.Unlock()
 	if d.isUpgraded() {
 		return nil // leave does the rest
 	}
-	return errors.Join(d.relay.Close(), os.Remove(relayPath(d.Config.DataDir)))
+	err := errors.Join(d.relay.Close(), os.Remove(relayPath(d.Config.DataDir)))
+	d.relay = nil
+	return err
 }
 
 // end ends everything, or what is left of it once another daemon serves.
 func (d *daemon) end(ctx context.Context, servers ...*http.Server) error {
 	d.changing.Lock() // so that nothing is half way to another daemon
-	defer d.changing.Unlock()
-	if d.isUpgraded() {
+	upgraded := d.isUpgraded()
+	d.changing.Unlock()
+	if upgraded {
+		if errors.Is(context.Cause(ctx), context.Canceled) { // told just before anybody could know of the other one
+			_ = d.next.process.Signal(syscall.SIGTERM) // fails when it has ended
+		}
 		return d.leave(ctx, servers...)
 	}
 	d.Log.Info("stopping")

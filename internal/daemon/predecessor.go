@@ -19,18 +19,19 @@ type predecessor struct {
 	control net.Conn
 	decoder *json.Decoder
 	front   *os.File
-	listen  string // what it was told to listen on
+	handover
 }
 
 // findPredecessor is nil when this daemon takes nobody's place. What it finds, it finds
 // once: neither tenants nor later daemons inherit it.
 var findPredecessor = sync.OnceValues(func() (*predecessor, error) {
-	listen, ok := os.LookupEnv(handoverVariable)
+	text, ok := os.LookupEnv(handoverVariable)
 	if !ok {
 		return nil, nil //nolint:nilnil // the usual case
 	}
-	if err := os.Unsetenv(handoverVariable); err != nil {
-		return nil, err
+	p := &predecessor{}
+	if err := errors.Join(os.Unsetenv(handoverVariable), json.Unmarshal([]byte(text), &p.handover)); err != nil {
+		return nil, fmt.Errorf("take over from another daemon: %w", err)
 	}
 	unix.CloseOnExec(controlFD)
 	unix.CloseOnExec(frontFD)
@@ -40,11 +41,21 @@ var findPredecessor = sync.OnceValues(func() (*predecessor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over from another daemon: %w", err)
 	}
-	return &predecessor{
-		control: control, decoder: json.NewDecoder(control), listen: listen,
-		front: os.NewFile(frontFD, "front"),
-	}, nil
+	p.control, p.decoder, p.front = control, json.NewDecoder(control), os.NewFile(frontFD, "front")
+	return p, nil
 })
+
+// accept refuses a daemon that would leave behind all that the old one has.
+func (p *predecessor) accept(dataDir string) error {
+	if p.DataDir == dataDir {
+		return nil
+	}
+	return &tenement.Error{
+		Code: tenement.CodeConflict, Op: "take over from another daemon",
+		Err:  fmt.Errorf("data_dir is %s and cannot change from %s while the daemon runs", dataDir, p.DataDir),
+		Hint: "end the daemon, move the directory, and start it again",
+	}
+}
 
 // Declined tells the daemon that this one was to replace, if there is one, why it
 // cannot, and returns err.

@@ -42,6 +42,16 @@ type relayReply struct {
 	RetryAfter time.Duration `json:"retry_after,omitempty"` // ns
 }
 
+// openRelay serves the daemon that this one has replaced at l.
+func (d *daemon) openRelay(ctx context.Context, l net.Listener) {
+	d.relay = l
+	d.relayed.Add(1)
+	d.servers.Go(func() error {
+		defer d.relayed.Done()
+		return d.serveRelay(ctx, l)
+	})
+}
+
 // serveRelay answers until l is closed, and then waits until nobody holds a lease any
 // more. The end of ctx ends all leases.
 func (d *daemon) serveRelay(ctx context.Context, l net.Listener) error {
@@ -157,21 +167,22 @@ func refusalOf(err error) relayReply {
 type relay struct {
 	path   string
 	config func() *config.Config
+	held   sync.WaitGroup // one for each lease
 }
 
-var _ acquirer = relay{}
+var _ acquirer = (*relay)(nil)
 
 // Acquire implements acquirer.
-func (r relay) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+func (r *relay) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
 	return r.lease(ctx, relayRequest{Instance: id})
 }
 
 // Hold implements acquirer.
-func (r relay) Hold(ctx context.Context, id tenement.InstanceID, pid int) (tenement.Lease, error) {
+func (r *relay) Hold(ctx context.Context, id tenement.InstanceID, pid int) (tenement.Lease, error) {
 	return r.lease(ctx, relayRequest{Instance: id, PID: pid})
 }
 
-func (r relay) lease(ctx context.Context, request relayRequest) (tenement.Lease, error) {
+func (r *relay) lease(ctx context.Context, request relayRequest) (tenement.Lease, error) {
 	conn, pid, err := r.ask(ctx, request)
 	if err != nil {
 		return nil, err
@@ -182,10 +193,10 @@ func (r relay) lease(ctx context.Context, request relayRequest) (tenement.Lease,
 		return conn, err
 	}
 	l.transport = proxy.NewTransport(l.dial)
-	go func() {
+	r.held.Go(func() {
 		defer close(l.gone)
 		_, _ = io.Copy(io.Discard, conn) // nothing comes: it is the end
-	}()
+	})
 	return l, nil
 }
 
@@ -197,7 +208,7 @@ const (
 )
 
 // ask makes a connection that stands for what was granted.
-func (r relay) ask(ctx context.Context, request relayRequest) (net.Conn, int, error) {
+func (r *relay) ask(ctx context.Context, request relayRequest) (net.Conn, int, error) {
 	var unanswered error
 	for range relayAttempts {
 		conn, answer, err := r.askOnce(ctx, request)
@@ -225,7 +236,7 @@ func (r relay) ask(ctx context.Context, request relayRequest) (net.Conn, int, er
 }
 
 // askOnce fails if nobody answers. The connection is closed unless it was granted.
-func (r relay) askOnce(ctx context.Context, request relayRequest) (_ net.Conn, answer relayReply, err error) {
+func (r *relay) askOnce(ctx context.Context, request relayRequest) (_ net.Conn, answer relayReply, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", r.path)
 	if err != nil {
 		return nil, answer, err

@@ -63,7 +63,7 @@ func (l tenantLease) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 // relayed is a relay to a daemon that has the tenant.
-func relayed(t *testing.T, f *tenant) relay {
+func relayed(t *testing.T, f *tenant) *relay {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ten") //nolint:usetesting // t.TempDir's paths are too long for a socket
 	if err != nil {
@@ -90,12 +90,12 @@ func relayed(t *testing.T, f *tenant) relay {
 		}
 	})
 	service := &tenement.Service{Name: "api"}
-	return relay{path: path, config: func() *config.Config {
+	return &relay{path: path, config: func() *config.Config {
 		return &config.Config{Services: map[string]*tenement.Service{"api": service}}
 	}}
 }
 
-func acquired(t *testing.T, r relay) tenement.Lease {
+func acquired(t *testing.T, r *relay) tenement.Lease {
 	t.Helper()
 	lease, err := r.Acquire(t.Context(), alice)
 	if err != nil {
@@ -241,7 +241,7 @@ func TestRelayIsServedOut(t *testing.T) {
 
 func TestRelayToNobody(t *testing.T) {
 	t.Parallel()
-	r := relay{path: filepath.Join(t.TempDir(), "none"), config: func() *config.Config { return &config.Config{} }}
+	r := &relay{path: filepath.Join(t.TempDir(), "none"), config: func() *config.Config { return &config.Config{} }}
 	if _, err := r.Acquire(t.Context(), alice); tenement.CodeOf(err) != tenement.CodeUnavailable {
 		t.Errorf("%v", err)
 	}

@@ -53,33 +53,58 @@ func (d *daemon) trustedProxies() []netip.Prefix { return d.config().TrustedProx
 // Reload implements [api.Backend]: the file is read again and put in force wholly, or
 // not at all.
 func (b *backend) Reload(ctx context.Context, restart bool) (api.Reloaded, error) {
-	d := b.daemon
+	t, result, err := b.daemon.reload(ctx)
+	if err != nil {
+		return result, err
+	}
+	if restart { // nobody is kept from ending or upgrading the daemon meanwhile
+		result.Restarted, err = t.supervisor.RestartOutdated(ctx)
+	}
+	result.Outdated = t.supervisor.Outdated()
+	return result, err
+}
+
+// reload gives the tenancy for which the configuration holds now.
+func (d *daemon) reload(ctx context.Context) (*tenancy, api.Reloaded, error) {
 	d.changing.Lock()
 	defer d.changing.Unlock()
+	if err := d.canChange("reload"); err != nil {
+		return nil, api.Reloaded{}, err
+	}
+	t := d.tenancy.Load()
 	before := d.config()
 	after, err := d.load()
 	if err != nil {
-		return api.Reloaded{}, err
+		return nil, api.Reloaded{}, err
 	}
 	if fixed := fixedChanges(before, after); len(fixed) > 0 {
-		return api.Reloaded{}, &tenement.Error{
+		return nil, api.Reloaded{}, &tenement.Error{
 			Code: tenement.CodeConflict, Op: "reload " + after.Path,
 			Err:  fmt.Errorf("%s cannot change while the daemon runs", strings.Join(fixed, ", ")),
 			Hint: "nothing was changed. `ten upgrade` starts the daemon anew without losing a request; another data_dir needs a stop",
 		}
 	}
-	if err := b.supervisor.Reconfigure(ctx, plan(after)); err != nil {
-		return api.Reloaded{}, err
+	if err := t.supervisor.Reconfigure(ctx, plan(after)); err != nil {
+		return nil, api.Reloaded{}, err
 	}
 	d.setup.Store(newSetup(after))
 	result := changes(before, after)
 	d.Log.Info("configuration reloaded", "file", after.Path, "added", result.Added, "removed", result.Removed, "changed", result.Changed)
-	if restart {
-		result.Restarted, err = b.supervisor.RestartOutdated(ctx)
-	}
-	result.Outdated = b.supervisor.Outdated()
-	return result, err
+	return t, result, nil
 }
+
+// canChange is asked by whoever holds changing.
+func (d *daemon) canChange(op string) error {
+	switch {
+	case d.isUpgraded():
+		return &tenement.Error{Code: tenement.CodeConflict, Op: op, Err: errors.New("another daemon has taken over")}
+	case d.told.Err() != nil:
+		return &tenement.Error{Code: tenement.CodeUnavailable, Op: op, Err: errToldToEnd}
+	}
+	return nil
+}
+
+var errToldToEnd = errors.New("the daemon was told to end")
 
 // fixedChanges lists the settings that differ and can only change with the daemon.
 func fixedChanges(before, after *config.Config) []string {

@@ -9,6 +9,7 @@ import (
 
 	"tenement"
 	"tenement/internal/api"
+	"tenement/internal/runtime/runtimetest"
 )
 
 var alice = tenement.InstanceID{Service: "api", Name: "alice"}
@@ -103,5 +104,25 @@ func TestReloadRestartsUntilOneDoesNotComeUp(t *testing.T) {
 	}
 	if pid := s.pid("bob.api.localhost"); pid != bob {
 		t.Error("the next one was restarted as well")
+	}
+}
+
+// TestStopDuringRestarts: nobody waits for restarts that the daemon's end has overtaken.
+func TestStopDuringRestarts(t *testing.T) {
+	t.Parallel()
+	s := build(t, settings+service("api", ""))
+	s.spawn("api:alice")
+	old := s.pid("alice.api.localhost")
+	s.text.Store(settings + service("api", "startup_timeout = 3600\nwake_timeout = 3600", "-boot=1h"))
+	failed := make(chan error, 1)
+	go func() {
+		_, err := s.api.Reload(t.Context(), true)
+		failed <- err
+	}()
+	gone(t, old)
+	s.until("api:alice", tenement.Starting)
+	s.stop()
+	if err := runtimetest.Within(t, "answer", failed); tenement.CodeOf(err) != tenement.CodeUnavailable {
+		t.Errorf("error %v", err)
 	}
 }

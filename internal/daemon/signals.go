@@ -3,24 +3,22 @@ package daemon
 import (
 	"context"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"tenement"
 )
 
-// followSignals reloads on SIGHUP and upgrades on SIGUSR2, until ctx ends. What comes
-// of it is in the log.
-func (d *daemon) followSignals(ctx context.Context) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
-	defer signal.Stop(signals)
+// changeSignals are those that followSignals knows.
+var changeSignals = []os.Signal{syscall.SIGHUP, syscall.SIGUSR2}
+
+// followSignals reloads on SIGHUP and upgrades on SIGUSR2, until ctx ends: a daemon that
+// was upgraded, and serves out what it has begun, must not die of them. What comes of it
+// is in the log.
+func (d *daemon) followSignals(ctx context.Context, signals <-chan os.Signal) {
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
-			return
-		case <-d.upgraded:
 			return
 		case s := <-signals:
 			if s == syscall.SIGUSR2 {

@@ -255,7 +255,7 @@ func (d *daemon) hold(ctx context.Context, id tenement.InstanceID, pid int) (ten
 }
 
 // lease asks whoever has the instances now. While they change hands it waits: that
-// ends, one way or the other.
+// ends, one way or the other, unless the daemon does.
 func (d *daemon) lease(ctx context.Context, ask func(acquirer) (tenement.Lease, error)) (tenement.Lease, error) {
 	for {
 		h := d.holder.Load()
@@ -265,6 +265,8 @@ func (d *daemon) lease(ctx context.Context, ask func(acquirer) (tenement.Lease, 
 		}
 		select {
 		case <-h.replaced:
+		case <-d.told.Done():
+			return nil, err
 		case <-ctx.Done():
 			return nil, err
 		}

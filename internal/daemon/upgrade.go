@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,8 +48,14 @@ type message struct {
 	Event *tenement.Event `json:"event,omitempty"` // for the audit log
 }
 
-// The new daemon's environment says that there is an old one, and what that was told
-// to listen on. The descriptors have fixed numbers.
+// handover is what the new daemon's environment, as JSON, says of the old one's
+// configuration.
+type handover struct {
+	Listen  string `json:"listen"`
+	DataDir string `json:"data_dir"`
+}
+
+// The descriptors that are passed on have fixed numbers.
 const (
 	handoverVariable = "TENEMENT_HANDOVER"
 	controlFD        = 3
@@ -68,6 +76,7 @@ type successor struct {
 	decoder *json.Decoder
 	exited  chan struct{}
 	state   *os.ProcessState // once exited is closed
+	relay   *relay           // once it serves
 }
 
 // Upgrade implements [api.Backend]: it returns once another daemon, of the program as
@@ -75,7 +84,7 @@ type successor struct {
 // still does.
 func (b *backend) Upgrade(ctx context.Context) (api.Upgraded, error) { return b.daemon.upgrade(ctx) }
 
-// upgrade is not given up half way when ctx ends.
+// upgrade is not given up half way when ctx ends, but when the daemon is told to end.
 func (d *daemon) upgrade(ctx context.Context) (api.Upgraded, error) {
 	const op = "upgrade"
 	if !d.changing.TryLock() {
@@ -84,12 +93,12 @@ func (d *daemon) upgrade(ctx context.Context) (api.Upgraded, error) {
 		}
 	}
 	defer d.changing.Unlock()
-	if d.isUpgraded() {
-		return api.Upgraded{}, &tenement.Error{Code: tenement.CodeConflict, Op: op, Err: errors.New("it has been upgraded already")}
+	if err := d.canChange(op); err != nil {
+		return api.Upgraded{}, err
 	}
 	s, err := d.startSuccessor()
 	if err == nil {
-		_, err = s.await(readyTime, func(m message) bool { return m.Ready })
+		_, err = s.await(d.told, readyTime, func(m message) bool { return m.Ready }) //nolint:contextcheck // the daemon's end, whoever asked
 	}
 	if err != nil {
 		s.abandon()
@@ -100,9 +109,12 @@ func (d *daemon) upgrade(ctx context.Context) (api.Upgraded, error) {
 }
 
 func stillHere(op string, err error) error {
+	hint := "the old one serves on; the daemon's log may say more"
+	if errors.Is(err, errToldToEnd) {
+		hint = ""
+	}
 	return &tenement.Error{
-		Code: tenement.CodeUnavailable, Op: op, Err: fmt.Errorf("the new daemon did not start: %w", err),
-		Hint: "the old one serves on; the daemon's log may say more",
+		Code: tenement.CodeUnavailable, Op: op, Err: fmt.Errorf("the new daemon did not start: %w", err), Hint: hint,
 	}
 }
 
@@ -117,7 +129,7 @@ func (d *daemon) handOver(ctx context.Context, op string, s *successor) (api.Upg
 	fault.Point(fault.GoSent)
 	var m message
 	if err == nil {
-		m, err = s.await(servingTime, func(m message) bool { return m.Serving })
+		m, err = s.await(d.told, servingTime, func(m message) bool { return m.Serving }) //nolint:contextcheck // the daemon's end, whoever asked
 	}
 	if err != nil {
 		s.abandon()
@@ -125,7 +137,8 @@ func (d *daemon) handOver(ctx context.Context, op string, s *successor) (api.Upg
 	}
 	fault.Point(fault.Replaced)
 	d.notify(fmt.Sprintf("MAINPID=%d", s.process.Pid)) // it is believed from then on, and this one no more
-	d.setHolder(relay{path: relayPath(d.Config.DataDir), config: d.config})
+	s.relay = &relay{path: relayPath(d.Config.DataDir), config: d.config}
+	d.setHolder(s.relay)
 	d.Log.Info("another daemon serves", "pid", s.process.Pid, "version", m.Version, "after", time.Since(begun))
 	d.next = s
 	close(d.upgraded)
@@ -134,21 +147,45 @@ func (d *daemon) handOver(ctx context.Context, op string, s *successor) (api.Upg
 
 // takeBack is what becomes of an upgrade whose new daemon has failed at the last.
 func (d *daemon) takeBack(ctx context.Context, op string, reason error) error {
+	before := d.tenancy.Load().supervisor
 	t, err := d.openTenancy(ctx)
 	if err == nil {
 		d.tenancy.Store(t)
 		d.setHolder(t)
-		var local net.Listener
-		if local, err = d.listenLocal(ctx); err == nil { // the new daemon may have taken the path
-			d.serveLocal(local)
-		}
+		d.servers.Go(func() error { before.KeepHeld(d.told, d.hold); return nil })
+		err = d.listenAgain(ctx)
 	}
 	if err != nil {
 		err = fmt.Errorf("take everything back from a new daemon that failed (%w): %w", reason, err)
-		d.broken <- err
+		d.fail(err)
 		return err
 	}
 	return stillHere(op, reason)
+}
+
+// listenAgain takes back the paths of the sockets, which the new daemon may have taken.
+func (d *daemon) listenAgain(ctx context.Context) error {
+	local, err := d.listenLocal(ctx)
+	if err != nil {
+		return err
+	}
+	before := d.local
+	d.serveLocal(local)
+	_ = before.Close() // nobody can reach it any more
+	path := relayPath(d.Config.DataDir)
+	if d.relay == nil {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	relay, err := d.listenUnix(ctx, path)
+	if err != nil {
+		return err
+	}
+	_ = d.relay.Close() // who has something from it keeps that
+	d.openRelay(d.told, relay) //nolint:contextcheck // it outlives the upgrade
+	return nil
 }
 
 func (d *daemon) isUpgraded() bool {
@@ -200,7 +237,11 @@ func (d *daemon) startWith(control int, program string) (pid int, err error) {
 	environment := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "WATCHDOG_PID=") // ours; without it the watchdog is for whoever reads it
 	})
-	environment = append(environment, handoverVariable+"="+d.Config.Listen)
+	config, err := json.Marshal(handover{Listen: d.Config.Listen, DataDir: d.Config.DataDir})
+	if err != nil {
+		return 0, err
+	}
+	environment = append(environment, handoverVariable+"="+string(config))
 	refused := raw.Control(func(fd uintptr) {
 		pid, err = syscall.ForkExec(program, os.Args, &syscall.ProcAttr{
 			Env: environment, Files: []uintptr{0, 1, 2, controlFD: uintptr(control), frontFD: fd},
@@ -236,14 +277,18 @@ func controlPair() (ours *net.UnixConn, theirs int, err error) {
 
 func (s *successor) send(m message) error { return json.NewEncoder(s.control).Encode(m) }
 
-// await reads messages until one is what is waited for, or the successor has failed.
-func (s *successor) await(limit time.Duration, done func(message) bool) (message, error) {
+// await reads messages until one is what is waited for, or the successor has failed, or
+// told ends.
+func (s *successor) await(told context.Context, limit time.Duration, done func(message) bool) (message, error) {
 	if err := s.control.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return message{}, err
 	}
+	defer context.AfterFunc(told, func() { _ = s.control.SetReadDeadline(time.Now()) })()
 	for {
 		var m message
 		switch err := s.decoder.Decode(&m); {
+		case err != nil && told.Err() != nil:
+			return m, errToldToEnd
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return m, fmt.Errorf("it said nothing for %s", limit)
 		case err != nil:
@@ -291,28 +336,44 @@ func (d *daemon) leave(ctx context.Context, servers ...*http.Server) error {
 	var group errgroup.Group
 	group.Go(func() error {
 		time.Sleep(lingerTime) //nolint:forbidigo // nothing tells when a client has had its chance
-		return d.shutdown(ctx, limit, servers...)
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		err := d.shutdown(ctx, limit, servers...)
+		waitUntil(ctx, &d.next.relay.held) // by upgraded connections, of which the servers know nothing
+		return err
 	})
 	group.Go(func() error {
 		d.tenancy.Load().supervisor.Drain(ctx, d.hold)
 		return nil
 	})
-	group.Go(func() error { return d.leaveRelay(limit) })
+	group.Go(func() error { return d.leaveRelay(ctx, limit) })
 	return errors.Join(closeListeners, group.Wait())
 }
 
 // leaveRelay serves those daemons out that this one has replaced and that have not
 // ended yet. What they ask for from now on, they ask the next one.
-func (d *daemon) leaveRelay(limit time.Duration) error {
+func (d *daemon) leaveRelay(ctx context.Context, limit time.Duration) error {
 	if d.relay == nil {
 		return nil
 	}
 	if err := d.relay.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	select {
-	case <-d.relayed:
-	case <-time.After(limit):
-	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	waitUntil(ctx, &d.relayed)
 	return nil
+}
+
+// waitUntil waits for group until ctx ends.
+func waitUntil(ctx context.Context, group *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		group.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }

@@ -3,9 +3,8 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"tenement"
 )
@@ -73,29 +72,49 @@ func (s *Supervisor) Hold(id tenement.InstanceID, pid int) (tenement.Lease, erro
 	return nil, &tenement.Error{Code: tenement.CodeNotFound, Op: "hold " + id.String(), Err: errors.New("that process does not serve")}
 }
 
+// Hold gives a lease on an instance's process with that pid, wherever it is now.
+type Hold func(ctx context.Context, id tenement.InstanceID, pid int) (tenement.Lease, error)
+
 // Drain waits, after Run has left everything, until no lease is held any more, each
 // for its service's drain_timeout at most. Meanwhile every process that somebody holds
 // is held at hold as well.
-func (s *Supervisor) Drain(ctx context.Context, hold func(context.Context, tenement.InstanceID, int) (tenement.Lease, error)) {
-	var group errgroup.Group
-	for id, l := range s.moved {
-		if l.gate.count() == 0 {
-			continue
+func (s *Supervisor) Drain(ctx context.Context, hold Hold) {
+	s.eachHeld(func(id tenement.InstanceID, l *life) {
+		ctx, cancel := context.WithTimeout(ctx, l.service.Timeouts.Drain)
+		defer cancel()
+		if !l.holdOn(ctx, id, hold) {
+			s.Log.Warn("connections are not waited for any longer: they outlasted drain_timeout", "instance", id, "leases", l.gate.count())
 		}
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, l.service.Timeouts.Drain)
-			defer cancel()
-			if lease, err := hold(ctx, id, l.PID()); err == nil {
-				defer lease.Release()
-			}
-			select {
-			case <-l.gate.drained:
-			case <-l.process.Exited():
-			case <-ctx.Done():
-				s.Log.Warn("connections are cut off: they outlasted drain_timeout", "instance", id, "leases", l.gate.count())
-			}
-			return nil
-		})
+	})
+}
+
+// KeepHeld is Drain for a daemon that goes on: only the end of ctx ends the wait.
+func (s *Supervisor) KeepHeld(ctx context.Context, hold Hold) {
+	s.eachHeld(func(id tenement.InstanceID, l *life) { l.holdOn(ctx, id, hold) })
+}
+
+// eachHeld returns when do has, of every process that was left and that somebody holds.
+func (s *Supervisor) eachHeld(do func(tenement.InstanceID, *life)) {
+	var group sync.WaitGroup
+	for id, l := range s.moved {
+		if l.gate.count() > 0 {
+			group.Go(func() { do(id, l) })
+		}
 	}
-	_ = group.Wait() // none of them fails
+	group.Wait()
+}
+
+// holdOn holds the process of l at hold until nobody holds l any more, or it has ended;
+// false: ctx ended before.
+func (l *life) holdOn(ctx context.Context, id tenement.InstanceID, hold Hold) bool {
+	if lease, err := hold(ctx, id, l.PID()); err == nil {
+		defer lease.Release()
+	}
+	select {
+	case <-l.gate.drained:
+	case <-l.process.Exited():
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }

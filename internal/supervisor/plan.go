@@ -73,13 +73,18 @@ func (s *Supervisor) Outdated() []tenement.InstanceID {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for id, i := range s.awake {
-		now := s.service(id)
-		if l := i.serving.Load(); l != nil && now != nil && !reflect.DeepEqual(l.service, now) {
+		if s.outdated(i) {
 			list = append(list, id)
 		}
 	}
 	slices.SortFunc(list, tenement.InstanceID.Compare)
 	return list
+}
+
+func (s *Supervisor) outdated(i *instance) bool {
+	now := s.service(i.id)
+	l := i.serving.Load()
+	return l != nil && now != nil && !reflect.DeepEqual(l.service, now)
 }
 
 // RestartOutdated restarts what [Supervisor.Outdated] lists, one at a time: the next
@@ -88,6 +93,9 @@ func (s *Supervisor) Outdated() []tenement.InstanceID {
 func (s *Supervisor) RestartOutdated(ctx context.Context) ([]tenement.InstanceID, error) {
 	var restarted []tenement.InstanceID
 	for _, id := range s.Outdated() {
+		if i := s.owner(id); i == nil || !s.outdated(i) {
+			continue // somebody else has restarted or stopped it
+		}
 		if err := s.Restart(ctx, id); err != nil {
 			return restarted, fmt.Errorf("restart %s: %w", id, err)
 		}

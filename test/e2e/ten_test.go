@@ -98,6 +98,7 @@ func requireNode(t *testing.T) {
 type daemon struct {
 	t       *testing.T
 	ten     string // the binary
+	program string // the path of the one that an upgrade starts, if it may be replaced
 	config  string
 	dataDir string
 	base    string // http://127.0.0.1:PORT
@@ -133,10 +134,10 @@ func (d *daemon) again() *daemon {
 	return startAt(d.t, d.ten, d.config, d.dataDir, strings.TrimPrefix(d.base, "http://"))
 }
 
-// startAt serves with the program ten.
-func startAt(t *testing.T, ten, config, dataDir, listen string) *daemon {
+// startAt serves with the program ten; flags are further ones.
+func startAt(t *testing.T, ten, config, dataDir, listen string, flags ...string) *daemon {
 	t.Helper()
-	d := launch(t, exec.Command(ten), config, dataDir, listen)
+	d := launch(t, exec.Command(ten), config, dataDir, listen, flags...)
 	d.waitServing()
 	return d
 }
@@ -157,8 +158,8 @@ func startOn(t *testing.T, socket *os.File, address, config, dataDir string) *da
 	return d
 }
 
-// launch starts cmd with the arguments of a daemon.
-func launch(t *testing.T, cmd *exec.Cmd, config, dataDir, listen string) *daemon {
+// launch starts cmd with the arguments of a daemon; flags are further ones.
+func launch(t *testing.T, cmd *exec.Cmd, config, dataDir, listen string, flags ...string) *daemon {
 	t.Helper()
 	d := &daemon{
 		t:       t,
@@ -178,7 +179,8 @@ func launch(t *testing.T, cmd *exec.Cmd, config, dataDir, listen string) *daemon
 
 	// A command of its own, not CommandContext: the test's context ends before its
 	// clean-up, and would kill the daemon instead of letting it stop in order.
-	cmd.Args = append(cmd.Args, "serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", listen)
+	args := []string{"serve", "--config", d.config, "--data-dir", d.dataDir, "--listen", listen}
+	cmd.Args = append(append(cmd.Args, args...), flags...)
 	cmd.Stderr = d.output
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
