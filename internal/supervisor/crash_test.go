@@ -318,7 +318,7 @@ func TestWithoutHealthPathNothingIsChecked(t *testing.T) {
 // from the instance's status, at once.
 func TestReasonIsThereBeforeTheAnswer(t *testing.T) {
 	simulate(t, func(w *world) {
-		for n := range 300 {
+		for n := range 50 {
 			id := tenement.InstanceID{Service: "api", Name: fmt.Sprint("t", n)}
 			w.register(id)
 			w.refused(id, tenement.CodeUnavailable)

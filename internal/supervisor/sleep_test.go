@@ -54,7 +54,7 @@ func TestOpenLeaseIsActivityUntilItEnds(t *testing.T) {
 func TestIdleTimeoutZeroNeverSleeps(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.wake(alice)
-		pass(1000 * time.Hour)
+		pass(48 * time.Hour)
 		w.wantState(alice, tenement.Ready)
 	}, withService(func(s *tenement.Service) { s.Timeouts.Idle = 0 }))
 }
