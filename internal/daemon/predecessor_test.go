@@ -71,8 +71,8 @@ func TestEndOfThePredecessorDuringAnUpgrade(t *testing.T) {
 	d.changing.Lock()
 	_ = old.Close()
 	select {
-	case <-done:
-		t.Error("it did not wait for the upgrade")
+	case err := <-done:
+		t.Fatal("it did not wait for the upgrade", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(d.upgraded)

@@ -152,7 +152,9 @@ func (d *daemon) lingering() net.Conn {
 func TestHeldThroughUpgrade(t *testing.T) {
 	t.Parallel()
 	requireLinux(t)
-	d := startText(t, echoing("slow", "startup_timeout = 60\nwake_timeout = 60", "-boot=3s"))
+	gate := filepath.Join(t.TempDir(), "gate")
+	d := startText(t, fmt.Sprintf("[service.slow]\ncommand = \"sh -c 'while [ ! -e %s ]; do sleep 0.05; done; exec %s'\"\n%s", gate,
+		strings.Join(runtimetest.TenantCommand(), " "), "health = '/health'\nstartup_timeout = 60\nwake_timeout = 60\n"))
 	for _, id := range []string{"slow:alice", "slow:bob"} {
 		d.command("spawn", id, "--no-wake")
 	}
@@ -169,6 +171,9 @@ func TestHeldThroughUpgrade(t *testing.T) {
 	}
 	old := d.serving
 	d.upgrade()
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	socket := runtimetest.Within(t, "WebSocket", opened)
 	socket.echo("opened")
 	if a := runtimetest.Within(t, "answer", posted); a.status != http.StatusOK || a.body != "a body" {
