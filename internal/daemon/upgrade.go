@@ -87,6 +87,9 @@ func (d *daemon) upgrade(ctx context.Context) (api.Upgraded, error) {
 	if d.isUpgraded() {
 		return api.Upgraded{}, &tenement.Error{Code: tenement.CodeConflict, Op: op, Err: errors.New("it has been upgraded already")}
 	}
+	if err := d.tenancy.Load().store.CheckWritable(ctx); err != nil {
+		return api.Upgraded{}, stillHere(op, err) // neither daemon could open the registry
+	}
 	s, err := d.startSuccessor()
 	if err == nil {
 		_, err = s.await(readyTime, func(m message) bool { return m.Ready })
