@@ -96,6 +96,7 @@ func (t *tenancy) start(ctx context.Context) error {
 	select {
 	case <-ready:
 		t.tasks.Go(func() { t.keepCopies(ctx) })
+		t.tasks.Go(func() { t.awaitDisk(ctx) })
 		return nil
 	case <-t.ended:
 		t.stop()
@@ -133,6 +134,26 @@ func (t *tenancy) reportDisk(failed error) {
 		return
 	}
 	t.daemon.Log.Info("the registry can be written again")
+}
+
+// diskPace is how soon it is noticed that the disk takes something again.
+const diskPace = 2 * time.Second
+
+// awaitDisk finds out by itself, while nothing else is written, when a disk that refuses
+// the registry takes it again.
+func (t *tenancy) awaitDisk(ctx context.Context) {
+	tick := time.NewTicker(diskPace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if t.store.Refused() != nil {
+			_ = t.store.CheckWritable(ctx) // reportDisk is told
+		}
+	}
 }
 
 func (t *tenancy) loadWeights(ctx context.Context) error {

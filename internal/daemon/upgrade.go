@@ -96,6 +96,9 @@ func (d *daemon) upgrade(ctx context.Context) (api.Upgraded, error) {
 	if err := d.canChange(op); err != nil {
 		return api.Upgraded{}, err
 	}
+	if err := d.tenancy.Load().store.CheckWritable(ctx); err != nil {
+		return api.Upgraded{}, stillHere(op, err) // neither daemon could open the registry
+	}
 	s, err := d.startSuccessor()
 	if err == nil {
 		_, err = s.await(d.told, readyTime, func(m message) bool { return m.Ready }) //nolint:contextcheck // the daemon's end, whoever asked

@@ -14,10 +14,10 @@ type writing struct {
 	changed func(failed error)
 }
 
-func (w *writing) isBroken() bool {
+func (w *writing) refused() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.failed != nil
+	return w.failed
 }
 
 func (w *writing) set(failed error) {
@@ -39,6 +39,10 @@ func (s *Store) OnWritable(changed func(failed error)) {
 	defer s.writing.mu.Unlock()
 	s.writing.changed = changed
 }
+
+// Refused is the error with which the disk has begun to refuse what is written; nil while
+// it takes it, as far as is known.
+func (s *Store) Refused() error { return s.writing.refused() }
 
 // CheckWritable writes one page, that of the version, to the disk itself and changes
 // nothing by it: for who waits for room while nobody else writes. It is
@@ -68,7 +72,7 @@ func (s *Store) wrote(ctx context.Context, op string, err error) error {
 	switch {
 	case broken:
 		s.writing.set(err)
-	case err == nil && s.writing.isBroken():
+	case err == nil && s.writing.refused() != nil:
 		_ = s.CheckWritable(context.WithoutCancel(ctx)) // notes by itself what it finds
 	}
 	return err

@@ -194,9 +194,7 @@ func (i *instance) goalAtRest() tenement.Goal {
 // to end anyway or the whole machine was restarted.
 func (i *instance) missed(f *legacy) {
 	o := &i.own
-	if err := i.sup.Store.DeleteProcess(i.sup.lives, i.id); err != nil {
-		i.sup.Log.Error("forget a process of an earlier daemon", "instance", i.id, "error", err)
-	}
+	i.forgetProcess()
 	expected := f.record.State == tenement.Stopping || f.record.Ref.BootID != tenruntime.BootID()
 	if expected || !o.record.registered || o.record.suspended {
 		i.settle()
@@ -229,7 +227,7 @@ func (i *instance) keepProcess() error {
 // noteProcess is keepProcess where an outdated record does no great harm.
 func (i *instance) noteProcess() {
 	if err := i.keepProcess(); err != nil {
-		i.sup.Log.Error("note a process", "instance", i.id, "error", err)
+		i.sup.unwritten("note a process", i.id, err)
 	}
 }
 
@@ -247,11 +245,12 @@ func (s *Supervisor) noteActivity(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		s.bringUpToDate(ctx)
 		used := s.used()
 		if len(used) == 0 {
 			continue
 		}
-		if err := s.Store.PutActivity(ctx, used); err != nil && ctx.Err() == nil {
+		if err := s.Store.PutActivity(ctx, used); err != nil && ctx.Err() == nil && s.Store.Refused() == nil {
 			s.Log.Error("note activity", "error", err)
 		}
 	}

@@ -15,6 +15,8 @@ func (i *instance) afterCrash(ended *life) {
 	exit := ended.process.Exit()
 	o.hasServed = ended.wasReady
 	switch {
+	case o.unrecorded != nil:
+		i.postpone(o.unrecorded)
 	case o.goal == tenement.GoalBackoff: // we ended it for a fault, and said so to those who waited
 		i.crashed(errors.New(o.record.reason))
 	case !ended.wasReady:

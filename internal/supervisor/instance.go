@@ -47,6 +47,8 @@ type ownership struct {
 	health    health
 	waiters   []*waiter
 	enders    []chan<- error // told when no process is left
+
+	unrecorded error // why the process is ended, if it could not be put on record
 }
 
 func newInstance(s *Supervisor, id tenement.InstanceID) *instance {

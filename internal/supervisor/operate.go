@@ -104,6 +104,10 @@ func (s *Supervisor) Restart(ctx context.Context, id tenement.InstanceID) error 
 			answer <- suspended(id)
 			return
 		}
+		if err := i.refusedByDisk(); err != nil {
+			answer <- err // and keep what runs
+			return
+		}
 		i.own.record.forgive()
 		if i.own.state.HasProcess() {
 			i.stop(tenement.GoalRestart, answer)

@@ -96,7 +96,7 @@ func (i *instance) saveFailure() {
 		return
 	}
 	if err := i.sup.Store.SetFailure(i.sup.lives, i.id, failure); err != nil {
-		i.sup.Log.Error("record a failure", "instance", i.id, "error", err)
+		i.sup.unwritten("record a failure", i.id, err)
 		return
 	}
 	r.saved = worthSaving

@@ -38,21 +38,29 @@ func (i *instance) start() {
 		i.releaseSlot()
 		i.step(tenement.Exited)
 		i.own.hasServed = false
+		if fromDisk(err) || i.sup.Store.Refused() != nil {
+			i.postpone(err)
+			return
+		}
 		i.startFailed(err)
 		return
 	}
+	i.own.unrecorded = nil
 	i.own.life = l
 	go l.watch()
 	go l.probe(i.service.Timeouts.Startup)
 	i.publish()
 	// Written while the program boots, and before it may serve.
 	if err := i.keepProcess(); err != nil {
-		i.misbehaved(err)
+		i.unrecorded(err)
 	}
 }
 
 // launch makes the process, or an error and nothing left behind.
 func (i *instance) launch() (*life, error) {
+	if err := i.sup.Store.Refused(); err != nil {
+		return nil, err
+	}
 	dir, err := i.sup.Disk.Make(i.id)
 	if err != nil {
 		return nil, err
@@ -136,6 +144,10 @@ func (i *instance) armIdle() {
 
 func (i *instance) sleepIfIdle() {
 	o := &i.own
+	if i.sup.Store.Refused() != nil { // it could not be woken
+		o.timer.Reset(diskPause)
+		return
+	}
 	if o.life.gate.idle() < i.service.Timeouts.Idle || !o.life.gate.closeIfIdle() {
 		i.armIdle()
 		return

@@ -115,9 +115,7 @@ func (i *instance) onEnded(err error) {
 	i.stopHealth()
 	o.timer.Stop()
 	fault.Point(fault.Gone)
-	if err := i.sup.Store.DeleteProcess(i.sup.lives, i.id); err != nil {
-		i.sup.Log.Error("forget a process", "instance", i.id, "error", err)
-	}
+	i.forgetProcess()
 	fault.Point(fault.Forgotten)
 	ended := o.life
 	o.life = nil

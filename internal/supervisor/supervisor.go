@@ -50,6 +50,8 @@ type Supervisor struct {
 	slots   chan struct{} // one element per process being started
 	waiting atomic.Int64  // requests held, of all instances
 
+	outdated atomic.Bool // something was not written down that is to be
+
 	mu     sync.RWMutex
 	awake  map[tenement.InstanceID]*instance
 	closed bool

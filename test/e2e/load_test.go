@@ -172,7 +172,7 @@ func (d *daemon) pids() map[tenement.InstanceID]int {
 // api is a client of the daemon that serves now.
 func (d *daemon) api() *api.Client {
 	d.t.Helper()
-	client, err := api.NewClient(api.Target{Socket: filepath.Join(d.dataDir, ".tenement", "ten.sock")})
+	client, err := api.NewClient(api.Target{Socket: filepath.Join(d.files(), ".tenement", "ten.sock")})
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
@@ -86,12 +87,14 @@ type tenantRecord struct {
 
 func (d *daemon) observe() view {
 	d.t.Helper()
-	v := view{listed: d.instances(), processes: tenants(d.t, d.dataDir), records: records(d.t, d.dataDir)}
-	outputs, err := filepath.Glob(filepath.Join(d.dataDir, ".tenement", "output", "*"))
+	v := view{listed: d.instances(), processes: tenants(d.t, d.dataDir), records: d.records()}
+	outputs, err := filepath.Glob(filepath.Join(d.files(), ".tenement", "output", "*"))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	v.outputs = outputs
+	for _, path := range outputs {
+		v.outputs = append(v.outputs, strings.TrimPrefix(path, d.mounts))
+	}
 	v.groups = d.groups()
 	return v
 }
@@ -198,18 +201,45 @@ func allProcesses(t *testing.T, file string) map[int][]byte {
 	return texts
 }
 
-// records reads the registry while a daemon uses it.
-func records(t *testing.T, dataDir string) map[tenement.InstanceID]tenantRecord {
-	t.Helper()
-	path := url.URL{Scheme: "file", Path: filepath.Join(dataDir, ".tenement", "state.db"), RawQuery: "mode=ro&_pragma=busy_timeout(5000)"}
-	db, err := sql.Open("sqlite", path.String())
+// records reads the registry while the daemon uses it.
+func (d *daemon) records() (found map[tenement.InstanceID]tenantRecord) {
+	d.t.Helper()
+	path := filepath.Join(d.files(), ".tenement", "state.db")
+	runtimetest.Eventually(d.t, "the registry is readable", func() bool {
+		from, err := path, error(nil)
+		if d.mounts != "" { // SQLite takes /proc/PID/root for an ordinary link
+			from = filepath.Join(d.t.TempDir(), "state.db")
+			err = errors.Join(copyFile(path, from), copyFile(path+"-wal", from+"-wal"))
+		}
+		if err == nil {
+			found, err = readRecords(d.t.Context(), from)
+		}
+		if err != nil {
+			d.t.Log(err) // a copy may be torn
+		}
+		return err == nil
+	})
+	return found
+}
+
+func copyFile(from, to string) error {
+	content, err := os.ReadFile(from)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer db.Close()
-	rows, err := db.QueryContext(t.Context(), "SELECT service, name, pid, cgroup, stdout, stderr, state FROM processes")
+	return os.WriteFile(to, content, 0o600)
+}
+
+func readRecords(ctx context.Context, path string) (_ map[tenement.InstanceID]tenantRecord, err error) {
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "mode=rw&_pragma=query_only(ON)&_pragma=busy_timeout(5000)"}
+	db, err := sql.Open("sqlite", dsn.String())
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, err := db.QueryContext(ctx, "SELECT service, name, pid, cgroup, stdout, stderr, state FROM processes")
+	if err != nil {
+		return nil, err
 	}
 	defer rows.Close()
 	found := make(map[tenement.InstanceID]tenantRecord)
@@ -217,14 +247,11 @@ func records(t *testing.T, dataDir string) map[tenement.InstanceID]tenantRecord 
 		var id tenement.InstanceID
 		var r tenantRecord
 		if err := rows.Scan(&id.Service, &id.Name, &r.pid, &r.cgroup, &r.stdout, &r.stderr, &r.state); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		found[id] = r
 	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return found
+	return found, rows.Err()
 }
 
 // groups are the cgroups in the subtree of the data directory.

@@ -101,6 +101,7 @@ type daemon struct {
 	program string // the path of the one that an upgrade starts, if it may be replaced
 	config  string
 	dataDir string
+	mounts  string // where its file system begins for the test
 	base    string // http://127.0.0.1:PORT
 	client  *http.Client
 	process *os.Process
@@ -246,6 +247,9 @@ func (d *daemon) stop() {
 	}
 }
 
+// files is the data directory as the test finds it.
+func (d *daemon) files() string { return filepath.Join(d.mounts, d.dataDir) }
+
 // command runs one `ten` command against the daemon and gives what it printed.
 func (d *daemon) command(args ...string) string {
 	d.t.Helper()
@@ -259,7 +263,7 @@ func (d *daemon) command(args ...string) string {
 // tryCommand gives what a command printed: on its standard output, or on both when it
 // failed.
 func (d *daemon) tryCommand(args ...string) (string, error) {
-	cmd := exec.CommandContext(d.t.Context(), d.ten, append(args, "--config", d.config, "--data-dir", d.dataDir)...)
+	cmd := exec.CommandContext(d.t.Context(), d.ten, append(args, "--config", d.config, "--data-dir", d.files())...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
