@@ -115,6 +115,7 @@ func (i *instance) begins() {
 		return
 	}
 	i.inherit(i.inherited)
+	i.inherited.begun.Done()
 	i.inherited = nil
 }
 
