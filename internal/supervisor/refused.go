@@ -58,7 +58,7 @@ func (i *instance) postpone(err error) {
 
 // unwritten logs that the registry was not told something, and has it told later.
 func (s *Supervisor) unwritten(what string, id tenement.InstanceID, err error) {
-	s.outdated.Store(true)
+	s.behind.Store(true)
 	if s.Store.Refused() == nil {
 		s.Log.Error(what, "instance", id, "error", err)
 	}
@@ -67,7 +67,7 @@ func (s *Supervisor) unwritten(what string, id tenement.InstanceID, err error) {
 // bringUpToDate has every owner write down again how it stands, once that can be done
 // after it could not.
 func (s *Supervisor) bringUpToDate(ctx context.Context) {
-	if s.Store.Refused() != nil || !s.outdated.Swap(false) {
+	if s.Store.Refused() != nil || !s.behind.Swap(false) {
 		return
 	}
 	records, err := s.Store.Processes(ctx)

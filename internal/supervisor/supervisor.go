@@ -50,7 +50,7 @@ type Supervisor struct {
 	slots   chan struct{} // one element per process being started
 	waiting atomic.Int64  // requests held, of all instances
 
-	outdated atomic.Bool // something was not written down that is to be
+	behind atomic.Bool // the store was not told something that it is to know
 
 	mu     sync.RWMutex
 	awake  map[tenement.InstanceID]*instance
