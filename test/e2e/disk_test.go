@@ -192,3 +192,49 @@ func (d *daemon) wantSaid(times map[string]int) {
 		}
 	}
 }
+
+// TestReadOnlyDirectories: of a service, whose new instances are refused. A disk on which
+// files are open for writing, as the registry always is, is not made read-only by mount
+// (EBUSY), but by the kernel after an error: what the registry then says is tested in
+// the store, with the same errors.
+func TestReadOnlyDirectories(t *testing.T) {
+	t.Parallel()
+	requireCgroups(t)
+	d := launchOnDisk(t, "6m", "true")
+	d.waitServing()
+	client := d.api()
+	d.populate()
+	pids := d.pids()
+	directory := filepath.Join(d.dataDir, "notes")
+	d.mount("--bind", directory, directory)
+	d.mount("-o", "remount,bind,ro", directory)
+
+	if out, err := d.tryCommand("spawn", dave.String()); err == nil || !strings.Contains(out, "is read-only") {
+		t.Errorf("ten spawn: %v\n%s", err, out)
+	}
+	for range 3 {
+		d.get(http.StatusServiceUnavailable, "dave.notes.localhost", "/notes")
+	}
+	if st, err := client.Instance(t.Context(), dave); err != nil || st.Restarts != 0 || st.State == tenement.Failed {
+		t.Errorf("dave: %+v, %v", st, err)
+	}
+	d.get(http.StatusOK, "alice.notes.localhost", "/notes")
+	d.mount("-o", "remount,bind,rw", directory)
+	runtimetest.Eventually(t, "dave can be woken", func() bool {
+		return d.do(http.MethodGet, "dave.notes.localhost", "/notes", "").status == http.StatusOK
+	})
+	d.wantPIDs(pids)
+	d.wantSound(kept)
+}
+
+// TestStartOnReadOnlyDisk is refused, with the way out.
+func TestStartOnReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	d := launchOnDisk(t, "1m", `mkdir -m 0700 "$0/.tenement" && mount -o remount,ro "$0"`)
+	d.killed = true // that it fails is right
+	err := runtimetest.Within(t, "the end of the daemon", d.ended)
+	d.ended <- err
+	if err == nil || d.output.count("is read-only") == 0 || d.output.count("mount it writable") == 0 {
+		t.Errorf("it ended with %v", err)
+	}
+}
