@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"tenement"
 )
@@ -16,7 +17,8 @@ const private fs.FileMode = 0o700
 
 // Root is the directory below which instances have theirs, at
 // <root>/<service>/<name>. No method follows a symbolic link below it, wherever a
-// tenant planted one. All methods may be called concurrently.
+// tenant planted one. All methods may be called concurrently. While the disk is full or
+// read-only, what it refuses is CodeUnavailable.
 type Root struct {
 	path string
 	root *os.Root
@@ -173,9 +175,15 @@ func (r *Root) openInstance(id tenement.InstanceID) (*os.Root, error) {
 
 func (r *Root) fail(op string, id tenement.InstanceID, err error) error {
 	failure := &tenement.Error{Code: tenement.CodeInternal, Op: op + id.String(), Err: err}
-	if errors.Is(err, errNotDirectory) {
+	switch {
+	case errors.Is(err, errNotDirectory):
 		failure.Code = tenement.CodeConflict
 		failure.Hint = "move what is in the place of " + r.dir(id) + " or of its parent out of the way"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		failure.Code, failure.Hint = tenement.CodeUnavailable, "the disk of "+r.path+" is full: make room"
+	case errors.Is(err, syscall.EROFS):
+		failure.Code = tenement.CodeUnavailable
+		failure.Hint = "the disk of " + r.dir(id) + " is read-only: see the kernel's log (dmesg), then mount it writable"
 	}
 	return failure
 }

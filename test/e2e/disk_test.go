@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"tenement"
 	"tenement/internal/api"
@@ -20,20 +21,21 @@ import (
 
 // launchOnDisk starts a daemon whose data directory is a file system of its own, in a
 // namespace of its own: both disappear with the daemon. prepare is a shell command, with
-// the data directory as $0, that runs before the daemon.
-func launchOnDisk(t *testing.T, size, prepare string) *daemon {
+// the data directory as $0, that runs before the daemon; config is more of its
+// configuration, of the service echo.
+func launchOnDisk(t *testing.T, size, prepare, config string) *daemon {
 	t.Helper()
 	requireLinux(t)
 	requireRoot(t)
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
-	config, ten, dir := filepath.Join(t.TempDir(), "tenement.toml"), filepath.Join(root, "bin", "ten"), t.TempDir()
-	writeConfig(t, config, "")
+	file, ten, dir := filepath.Join(t.TempDir(), "tenement.toml"), filepath.Join(root, "bin", "ten"), t.TempDir()
+	writeConfig(t, file, config)
 	script := "mount -t tmpfs -o mode=0700,size=" + size + ` tmpfs "$0" && ` + prepare + ` && exec "$@"`
 	cmd := exec.Command("sh", "-c", script, dir, ten)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	d := launch(t, cmd, config, dir, "127.0.0.1:0")
+	d := launch(t, cmd, file, dir, "127.0.0.1:0")
 	d.ten, d.mounts = ten, fmt.Sprintf("/proc/%d/root", d.process.Pid)
 	return d
 }
@@ -100,7 +102,7 @@ const (
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	requireCgroups(t)
-	d := launchOnDisk(t, "6m", "true")
+	d := launchOnDisk(t, "6m", "true", "")
 	d.waitServing()
 	client := d.api()
 	d.populate()
@@ -170,8 +172,40 @@ func TestFullDisk(t *testing.T) {
 	d.wantSound(kept)
 }
 
-// spawnUntilRefused registers instances until there is no room, and deletes them again
-// when the test ends.
+// TestFullDiskInQuiet: what is idle is not put to sleep, for it could not be woken; and
+// that there is room is found out although nobody wants any.
+func TestFullDiskInQuiet(t *testing.T) {
+	t.Parallel()
+	const idle = time.Second
+	d := launchOnDisk(t, "6m", "true", "idle_timeout = 1")
+	d.waitServing()
+	client := d.api()
+	room := d.fill()
+	_ = d.spawnUntilRefused(client)
+	if err := os.Remove(room); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "it is found out", func() bool { return d.output.count(diskTakes) > 0 })
+
+	echo := tenement.InstanceID{Service: "echo", Name: "alice"}
+	d.command("spawn", echo.String())
+	d.fill()
+	for n := 0; d.output.count(diskRefuses) < 2; n++ { // and meanwhile it does not fall asleep
+		d.get(http.StatusOK, "alice.echo.localhost", "/pid")
+		_, _ = client.Spawn(t.Context(), tenement.InstanceID{Service: "notes", Name: fmt.Sprint("filling", n)}, api.SpawnOptions{})
+	}
+	var st api.Instance
+	runtimetest.Eventually(t, "it is idle for longer than it needs to fall asleep", func() bool {
+		var err error
+		st, err = client.Instance(t.Context(), echo)
+		return err != nil || st.State != tenement.Ready || time.Since(st.LastActiveAt) > 2*idle
+	})
+	if st.State != tenement.Ready {
+		t.Errorf("it is %s, and cannot be woken", st.State)
+	}
+}
+
+// spawnUntilRefused registers instances until there is no room.
 func (d *daemon) spawnUntilRefused(client *api.Client) error {
 	d.t.Helper()
 	for n := range 10_000 {
@@ -190,5 +224,51 @@ func (d *daemon) wantSaid(times map[string]int) {
 		if got := d.output.count(text); got != want {
 			d.t.Errorf("said %d times, want %d: %s", got, want, text)
 		}
+	}
+}
+
+// TestReadOnlyDirectories: of a service, whose new instances are refused. A disk on which
+// files are open for writing, as the registry always is, is not made read-only by mount
+// (EBUSY), but by the kernel after an error: what the registry then says is tested in
+// the store, with the same errors.
+func TestReadOnlyDirectories(t *testing.T) {
+	t.Parallel()
+	requireCgroups(t)
+	d := launchOnDisk(t, "6m", "true", "")
+	d.waitServing()
+	client := d.api()
+	d.populate()
+	pids := d.pids()
+	directory := filepath.Join(d.dataDir, "notes")
+	d.mount("--bind", directory, directory)
+	d.mount("-o", "remount,bind,ro", directory)
+
+	if out, err := d.tryCommand("spawn", dave.String()); err == nil || !strings.Contains(out, "is read-only") {
+		t.Errorf("ten spawn: %v\n%s", err, out)
+	}
+	for range 3 {
+		d.get(http.StatusServiceUnavailable, "dave.notes.localhost", "/notes")
+	}
+	if st, err := client.Instance(t.Context(), dave); err != nil || st.Restarts != 0 || st.State == tenement.Failed {
+		t.Errorf("dave: %+v, %v", st, err)
+	}
+	d.get(http.StatusOK, "alice.notes.localhost", "/notes")
+	d.mount("-o", "remount,bind,rw", directory)
+	runtimetest.Eventually(t, "dave can be woken", func() bool {
+		return d.do(http.MethodGet, "dave.notes.localhost", "/notes", "").status == http.StatusOK
+	})
+	d.wantPIDs(pids)
+	d.wantSound(kept)
+}
+
+// TestStartOnReadOnlyDisk is refused, with the way out.
+func TestStartOnReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	d := launchOnDisk(t, "1m", `mkdir -m 0700 "$0/.tenement" && mount -o remount,ro "$0"`, "")
+	d.killed = true // that it fails is right
+	err := runtimetest.Within(t, "the end of the daemon", d.ended)
+	d.ended <- err
+	if err == nil || d.output.count("is read-only") == 0 || d.output.count("mount it writable") == 0 {
+		t.Errorf("it ended with %v", err)
 	}
 }
