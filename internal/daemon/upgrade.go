@@ -178,7 +178,7 @@ func (d *daemon) listenAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_ = d.relay.Close() // who has something from it keeps that
+	_ = d.relay.Close()        // who has something from it keeps that
 	d.openRelay(d.told, relay) //nolint:contextcheck // it outlives the upgrade
 	return nil
 }
