@@ -33,7 +33,6 @@ var findPredecessor = sync.OnceValues(func() (*predecessor, error) {
 	if err := errors.Join(os.Unsetenv(handoverVariable), json.Unmarshal([]byte(text), &p.handover)); err != nil {
 		return nil, fmt.Errorf("take over from another daemon: %w", err)
 	}
-	unix.CloseOnExec(controlFD)
 	unix.CloseOnExec(frontFD)
 	file := os.NewFile(controlFD, "handover")
 	defer func() { _ = file.Close() }() // FileConn has a duplicate

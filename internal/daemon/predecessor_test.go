@@ -1,12 +1,18 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tenement"
 	"tenement/internal/config"
@@ -14,7 +20,7 @@ import (
 )
 
 // succeeding is a daemon whose predecessor ends when the connection is closed.
-func succeeding(t *testing.T) (_ *daemon, ends net.Conn, done <-chan error) {
+func succeeding(t *testing.T) (_ *daemon, old net.Conn, front *os.File, done <-chan error) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ten") //nolint:usetesting // t.TempDir's paths are too long for a socket
 	if err != nil {
@@ -34,7 +40,7 @@ func succeeding(t *testing.T) (_ *daemon, ends net.Conn, done <-chan error) {
 	t.Cleanup(func() { _ = l.Close() })
 	d.relay = l
 	ours, theirs := net.Pipe()
-	front, err := os.Open(os.DevNull)
+	front, err = os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +52,7 @@ func succeeding(t *testing.T) (_ *daemon, ends net.Conn, done <-chan error) {
 	if err := json.NewDecoder(theirs).Decode(&m); err != nil || !m.Serving {
 		t.Fatal(m, err)
 	}
-	return d, theirs, result
+	return d, theirs, front, result
 }
 
 func exists(path string) bool {
@@ -57,17 +63,20 @@ func exists(path string) bool {
 // TestEndOfThePredecessor: nobody needs the relay any more.
 func TestEndOfThePredecessor(t *testing.T) {
 	t.Parallel()
-	d, old, done := succeeding(t)
+	d, old, front, done := succeeding(t)
 	_ = old.Close()
 	if err := runtimetest.Within(t, "end", done); err != nil || exists(relayPath(d.Config.DataDir)) || d.relay != nil {
 		t.Errorf("error %v, relay %v", err, d.relay)
+	}
+	if _, err := front.Stat(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("what it passed on is still open: %v", err)
 	}
 }
 
 // TestEndOfThePredecessorDuringAnUpgrade: the path may be the next daemon's by then.
 func TestEndOfThePredecessorDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
-	d, old, done := succeeding(t)
+	d, old, _, done := succeeding(t)
 	d.changing.Lock()
 	_ = old.Close()
 	select {
@@ -82,6 +91,52 @@ func TestEndOfThePredecessorDuringAnUpgrade(t *testing.T) {
 	}
 }
 
+// TestNothingChangesAnUpgradedDaemon: whoever asks it would be told that it has worked.
+func TestNothingChangesAnUpgradedDaemon(t *testing.T) {
+	t.Parallel()
+	d := &daemon{upgraded: make(chan struct{})}
+	close(d.upgraded)
+	if _, _, err := d.reload(t.Context()); tenement.CodeOf(err) != tenement.CodeConflict {
+		t.Errorf("reload: %v", err)
+	}
+	if _, err := d.upgrade(t.Context()); tenement.CodeOf(err) != tenement.CodeConflict {
+		t.Errorf("upgrade: %v", err)
+	}
+}
+
+func TestLastRequestsCloseTheirConnections(t *testing.T) {
+	t.Parallel()
+	d := &daemon{upgraded: make(chan struct{})}
+	ask := func() string {
+		w := httptest.NewRecorder()
+		d.lastRequests(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody))
+		return w.Header().Get("Connection")
+	}
+	if got := ask(); got != "" {
+		t.Errorf("before: %q", got)
+	}
+	close(d.upgraded)
+	if got := ask(); got != "close" {
+		t.Errorf("after: %q", got)
+	}
+}
+
+// TestClosedSocketsLeaveTheirPaths: another daemon may have them by then.
+func TestClosedSocketsLeaveTheirPaths(t *testing.T) {
+	t.Parallel()
+	d, _, _, _ := succeeding(t)
+	path := relayPath(d.Config.DataDir)
+	if err := os.WriteFile(path+"~", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.relay.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !exists(path) || !exists(path+"~") {
+		t.Error("a path is gone")
+	}
+}
+
 // TestOtherDataDirectoryIsRefused: all customers would be left behind.
 func TestOtherDataDirectoryIsRefused(t *testing.T) {
 	t.Parallel()
@@ -90,6 +145,27 @@ func TestOtherDataDirectoryIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 	if err := p.accept("/b"); tenement.CodeOf(err) != tenement.CodeConflict {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestUpgradeGivesUpWithTheDaemon: a successor that says nothing is not waited for.
+func TestUpgradeGivesUpWithTheDaemon(t *testing.T) {
+	t.Parallel()
+	ours, theirs, err := controlPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = ours.Close(), unix.Close(theirs) })
+	told, tell := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	s := &successor{control: ours, decoder: json.NewDecoder(ours)}
+	go func() {
+		_, err := s.await(told, time.Hour, func(m message) bool { return m.Ready })
+		result <- err
+	}()
+	tell()
+	if err := runtimetest.Within(t, "end of the wait", result); !errors.Is(err, errToldToEnd) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -224,9 +224,6 @@ func (i *instance) keepProcess() error {
 		StartedAt: o.life.startedAt, ActiveAt: o.life.gate.lastActive(),
 		HealthFailures: o.health.failures,
 	}
-	if o.state == tenement.Draining {
-		p.State = tenement.Ready
-	}
 	return i.sup.Store.PutProcess(i.sup.lives, i.id, p)
 }
 

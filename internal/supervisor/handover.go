@@ -36,7 +36,6 @@ func (i *instance) detach() {
 		i.onEnded(<-l.released) // it ended this very instant
 	}
 	if l := o.life; l != nil {
-		i.noteProcess()
 		l.gate.close()
 		l.hurryUp()
 		l.process.Detach()
@@ -48,8 +47,6 @@ func (i *instance) detach() {
 	for _, done := range o.enders {
 		done <- moved
 	}
-	o.timer.Stop()
-	o.health.timer.Stop()
 }
 
 func (s *Supervisor) setMoved(id tenement.InstanceID, l *life) {

@@ -27,6 +27,25 @@ func TestStopPassesOver(t *testing.T) {
 	})
 }
 
+// TestHeldOwner: who has found an owner and not spoken to it yet is told so, too.
+func TestHeldOwner(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		i, err := w.summon(alice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := w.handOver()
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+		defer cancel()
+		if err := i.send(ctx, func() {}); !errors.Is(err, ErrMoved) {
+			t.Errorf("error %v", err)
+		}
+		i.dismiss()
+		next.shutDown()
+	})
+}
+
 // TestEndAfterHandOver: the old supervisor sees nothing out that the new one has.
 func TestEndAfterHandOver(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -100,7 +119,9 @@ func TestRestartedByAnother(t *testing.T) {
 		w.wake(bob)
 		w.reconfigure(w.changed(func(s *tenement.Service) { s.Timeouts.Idle = time.Hour }))
 		restart := func() error { _, err := w.RestartOutdated(w.t.Context()); return err }
-		first, second := async(restart), async(restart)
+		first := async(restart)
+		pass(time.Second) // alice is starting; bob's turn is next
+		second := async(restart)
 		for _, done := range []<-chan error{first, second} {
 			if err := <-done; err != nil {
 				t.Error(err)

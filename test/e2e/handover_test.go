@@ -110,11 +110,16 @@ func TestSignals(t *testing.T) {
 	runtimetest.Eventually(t, "the new service is served", func() bool {
 		return d.do(http.MethodGet, "bob.more.localhost", "/", "").status == http.StatusOK
 	})
+	if got := d.listener(); got != d.serving {
+		t.Fatalf("%d serves, not %d: SIGHUP is no upgrade", got, d.serving)
+	}
 	socket := d.webSocket("alice.echo.localhost")
 	socket.echo("before")
 	old := d.serving
 	d.signal(old, syscall.SIGUSR2)
 	d.waitUpgraded(old)
+	d.command("spawn", "echo:carol")
+	d.sharesNoSocket(d.pid("echo:carol"))
 	for range 3 {
 		d.signal(old, syscall.SIGUSR2)
 		d.signal(old, syscall.SIGHUP)
@@ -127,6 +132,30 @@ func TestSignals(t *testing.T) {
 	socket.echo("at the end")
 	if got := d.listener(); got != d.serving {
 		t.Errorf("%d serves, not %d", got, d.serving)
+	}
+}
+
+// sharesNoSocket checks that a tenant has inherited none of the daemon's.
+func (d *daemon) sharesNoSocket(tenant int) {
+	d.t.Helper()
+	sockets := func(pid int) map[string]bool {
+		links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil || len(links) == 0 {
+			d.t.Fatal("no descriptors", err)
+		}
+		found := make(map[string]bool)
+		for _, link := range links {
+			if target, _ := os.Readlink(link); strings.HasPrefix(target, "socket:") {
+				found[target] = true
+			}
+		}
+		return found
+	}
+	ours := sockets(d.serving)
+	for socket := range sockets(tenant) {
+		if ours[socket] {
+			d.t.Errorf("a tenant has the daemon's %s", socket)
+		}
 	}
 }
 
@@ -293,6 +322,9 @@ func TestUpgradedManyTimes(t *testing.T) {
 			t.Errorf("failing %v: %d descriptors, before %d", fail, after, before)
 		}
 	}
+	if n := strings.Count(read(t, fmt.Sprintf("/proc/%d/environ", d.serving)), "TENEMENT_HANDOVER="); n != 1 {
+		t.Errorf("a later daemon is told %d times of an earlier one", n)
+	}
 	left, err := filepath.Glob(d.state("*~"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
@@ -340,6 +372,11 @@ func TestStoppedDuringUpgrade(t *testing.T) {
 				upgraded <- result{out, err}
 			}()
 			runtimetest.Eventually(t, "the new program runs", func() bool { _, err := os.Stat(there); return err == nil })
+			if ready != "" {
+				if out, err := d.tryCommand("ps"); err == nil || !strings.Contains(out, "another daemon") {
+					t.Errorf("the API: %v\n%s", err, out)
+				}
+			}
 			d.signal(d.serving, syscall.SIGTERM)
 			r := runtimetest.Within(t, "end of the upgrade", upgraded)
 			if r.err == nil || strings.Contains(r.out, "said nothing") {
