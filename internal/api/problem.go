@@ -120,6 +120,14 @@ func (p *Problem) write(w http.ResponseWriter) {
 	_ = json.NewEncoder(w).Encode(p)
 }
 
+// WriteProblem answers for a daemon that has no [Server] to do so: with status, and
+// otherwise as a Server says err to an admin.
+func WriteProblem(w http.ResponseWriter, status int, err error) {
+	p := newProblem(err, true)
+	p.Status, p.Title = status, title(status)
+	p.write(w)
+}
+
 // err is what the client makes of p, so that its caller sees the server's error.
 func (p *Problem) err(retryAfter time.Duration) error {
 	detail := p.Detail

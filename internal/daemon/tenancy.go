@@ -206,8 +206,10 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 func (t *tenancy) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if t.given.Load() {
 		w.Header().Set("Connection", "close") // the next one reaches the other daemon
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "another daemon has taken over: ask again", http.StatusServiceUnavailable)
+		api.WriteProblem(w, http.StatusServiceUnavailable, &tenement.Error{
+			Code: tenement.CodeUnreachable, Err: errors.New("another daemon is taking over"),
+			Hint: "ask again", RetryAfter: time.Second,
+		})
 		return
 	}
 	t.api.ServeHTTP(w, r)
