@@ -67,7 +67,6 @@ func serviceManager(t *testing.T) (path string, hears <-chan said) {
 // that it lives, and does not say that the service stops.
 func TestServiceManagerFollowsAnUpgrade(t *testing.T) {
 	t.Parallel()
-	requireLinux(t)
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
