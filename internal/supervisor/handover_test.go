@@ -51,8 +51,12 @@ func TestEndAfterHandOver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.wake(alice)
 		next := w.handOver()
-		next.fake.Live(alice)[0].End(tenement.Exit{Status: 1, Known: true})
+		p := next.fake.Live(alice)[0]
+		p.End(tenement.Exit{Status: 1, Known: true})
 		pass(2 * time.Second)
+		if detached, released := p.Detached.Load(), p.Released.Load(); detached != 1 || released != 1 {
+			t.Errorf("detached %d times, released %d times", detached, released)
+		}
 		next.wake(alice)
 		next.wantStarts(alice, 2)
 		next.shutDown()

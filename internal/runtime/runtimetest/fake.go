@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -145,6 +146,8 @@ type FakeProcess struct {
 	ended  bool
 	booted bool
 	Terms  int // SIGTERMs received
+
+	Detached, Released atomic.Int32 // how often
 }
 
 func (p *FakeProcess) run() {
@@ -256,10 +259,11 @@ func (p *FakeProcess) hasEnded() bool {
 }
 
 // Detach implements runtime.Process.
-func (p *FakeProcess) Detach() {}
+func (p *FakeProcess) Detach() { p.Detached.Add(1) }
 
 // Release implements runtime.Process.
 func (p *FakeProcess) Release(ctx context.Context) error {
+	p.Released.Add(1)
 	if p.behaviour.Release > 0 {
 		timer := time.NewTimer(p.behaviour.Release)
 		defer timer.Stop()
