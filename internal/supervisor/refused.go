@@ -60,7 +60,7 @@ func (i *instance) postpone(err error) {
 func (s *Supervisor) unwritten(what string, id tenement.InstanceID, err error) {
 	s.outdated.Store(true)
 	if s.Store.Refused() == nil {
-		s.Log.Error(what, "instance", id, "error", err)
+		s.Log.Error("the registry was not told something", "what", what, "instance", id, "error", err)
 	}
 }
 
