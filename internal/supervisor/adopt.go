@@ -105,11 +105,11 @@ func (s *Supervisor) inherit(f *legacy) {
 		return
 	}
 	i := newInstance(s, f.id)
-	i.inherited = f
+	i.inherit(f) // now: whoever asks next is told how it stands
 	s.mu.Lock()
 	s.awake[f.id] = i
 	s.mu.Unlock()
-	s.owners.Go(i.run)
+	s.owners.Go(i.goOn)
 }
 
 // orphanStop is the stop_timeout of a process whose service is not configured any more.
