@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"runtime"
-	"sync"
 	"syscall"
 	"time"
 
@@ -25,7 +24,6 @@ type legacy struct {
 	record     store.Process
 	process    tenruntime.Process // nil when there is none any more
 	lost       error              // why there is none
-	begun      sync.WaitGroup     // until its owner knows all that
 }
 
 // takeOver finds the processes that an earlier daemon recorded, has everything else
@@ -48,9 +46,6 @@ func (s *Supervisor) takeOver(ctx context.Context) error {
 	fault.Point(fault.Swept)
 	for _, f := range found {
 		s.inherit(f) //nolint:contextcheck // an owner outlives the call
-	}
-	for _, f := range found { // then leases can be had: the daemon before may hold some at once
-		f.begun.Wait()
 	}
 	if len(found) > 0 {
 		s.Log.Info("took over from an earlier daemon", "processes", len(adopted), "gone", len(found)-len(adopted))
@@ -110,12 +105,11 @@ func (s *Supervisor) inherit(f *legacy) {
 		return
 	}
 	i := newInstance(s, f.id)
-	i.inherited = f
-	f.begun.Add(1)
+	i.inherit(f) // now: whoever asks next is told how it stands, and the daemon before may hold it
 	s.mu.Lock()
 	s.awake[f.id] = i
 	s.mu.Unlock()
-	s.owners.Go(i.run)
+	s.owners.Go(i.goOn)
 }
 
 // orphanStop is the stop_timeout of a process whose service is not configured any more.

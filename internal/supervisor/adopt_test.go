@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -61,6 +62,31 @@ func TestAdoptedProcessServesOn(t *testing.T) {
 	}, left(runtimetest.Behaviour{}, nil), withConfig(func(c *Config) {
 		c.Sweep = func(_ context.Context, adopted []tenement.Ref) { swept = adopted }
 	}))
+}
+
+// TestAllAreKnownAtOnce: nobody is told, by a daemon that serves, that what it has
+// adopted sleeps.
+func TestAllAreKnownAtOnce(t *testing.T) {
+	const many = 100
+	simulate(t, func(w *world) {
+		if n := len(w.Awake()); n != many {
+			t.Errorf("%d processes are known, %d were adopted", n, many)
+		}
+	}, withoutRegistration(), func(w *world, c *Config) {
+		for n := range many {
+			id := tenement.InstanceID{Service: "api", Name: fmt.Sprint("c", n)}
+			p, err := w.fake.Start(w.t.Context(), tenruntime.Spec{Instance: id})
+			if err == nil {
+				_, err = c.Store.Register(w.t.Context(), id, time.Now())
+			}
+			if err == nil {
+				err = c.Store.PutProcess(w.t.Context(), id, store.Process{Ref: p.Ref(), State: tenement.Ready, StartedAt: time.Now(), ActiveAt: time.Now()})
+			}
+			if err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	})
 }
 
 func TestPinnedProcessIsAdopted(t *testing.T) {

@@ -27,8 +27,6 @@ type instance struct {
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see
 
-	inherited *legacy // what an earlier daemon left of it; nil for what is begun now
-
 	own ownership
 }
 
@@ -71,9 +69,14 @@ func stoppedTimer() *time.Timer {
 	return t
 }
 
-// run is the owner. It ends when there is neither a process nor anybody who wants one.
+// run is the owner of what is begun now.
 func (i *instance) run() {
-	i.begins()
+	i.load()
+	i.goOn()
+}
+
+// goOn is the owner. It ends when there is neither a process nor anybody who wants one.
+func (i *instance) goOn() {
 	shutdown := i.shutdown
 	for !i.finished() {
 		o := &i.own
@@ -106,17 +109,6 @@ func (i *instance) run() {
 	}
 	i.own.timer.Stop()
 	i.own.health.timer.Stop()
-}
-
-// begins finds out where the instance stands.
-func (i *instance) begins() {
-	if i.inherited == nil {
-		i.load()
-		return
-	}
-	i.inherit(i.inherited)
-	i.inherited.begun.Done()
-	i.inherited = nil
 }
 
 // finished reports whether the owner may end, and if so has made it unreachable.
