@@ -73,7 +73,7 @@ func TestKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, acknowledged := range []int{1, 10, 100, 400} {
+	for _, acknowledged := range []int{1, 10, 100, 400 / slower} {
 		dir := t.TempDir()
 		command := exec.CommandContext(t.Context(), self, captureArg, dir)
 		out, err := command.StdoutPipe()

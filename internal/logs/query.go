@@ -233,13 +233,17 @@ func (p *page) read(ctx context.Context, query string, from, to int64, args []an
 		return err
 	}
 	defer rows.Close()
-	for !p.full() && rows.Next() {
+	for begun := time.Now(); !p.full() && rows.Next(); {
 		var c chunk
 		err := rows.Scan(&c.id, &c.account, &c.at, &c.level, &c.lines, &c.text, &c.instance.Service, &c.instance.Name)
 		if err != nil {
 			return err
 		}
 		p.add(&c)
+		if worked := time.Since(begun); worked > time.Millisecond {
+			giveWay(worked / 10) // somebody waits for the search, too
+			begun = time.Now()
+		}
 	}
 	return rows.Err()
 }

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"database/sql"
+	"flag"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +19,10 @@ import (
 
 func TestMain(m *testing.M) {
 	captureMain()
+	flag.Parse()
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		_ = flag.Set("rapid.checks", strconv.Itoa(100/slower)) // a number is accepted
+	}
 	goleak.VerifyTestMain(m)
 }
 
