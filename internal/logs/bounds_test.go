@@ -60,7 +60,7 @@ func TestBoundOfInstance(t *testing.T) {
 		for range 100 {
 			b.WriteString(line + strconv.Itoa(n) + "\n")
 		}
-		k.Take([]byte(b.String()), false)
+		take(k, []byte(b.String()), false)
 		if used := count(t, s, "SELECT max(bytes) FROM instances"); used > bound {
 			t.Fatalf("%d bytes", used)
 		}
@@ -93,7 +93,7 @@ func TestFairShare(t *testing.T) {
 		flooding.Go(func() {
 			k := s.Sink(tenement.InstanceID{Service: "flood", Name: "f" + strconv.Itoa(n)}, Stdout)
 			for i := range 128 / slower {
-				k.Take(requestLines(n*1000+i), false)
+				take(k, requestLines(n*1000+i), false)
 			}
 		})
 	}
@@ -338,7 +338,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	defer s.Close()
 	k := s.Sink(alice, Stdout)
-	k.Take([]byte("before\n"), false)
+	take(k, []byte("before\n"), false)
 	limit := func(pages string) {
 		t.Helper()
 		if _, err := s.db.Load().write.ExecContext(t.Context(), "PRAGMA max_page_count("+pages+")"); err != nil {
@@ -349,18 +349,18 @@ func TestFullDisk(t *testing.T) {
 	lost := 0
 	for said.count("cannot be stored") == 0 {
 		offer := hexLines(lost)
-		if n := k.Take(offer, false); n != len(offer) {
+		if n := take(k, offer, false); n != len(offer) {
 			t.Fatalf("%d bytes were taken", n)
 		}
 		lost++
 	}
 	for range 3 { // while it rests, it does not even try
-		k.Take([]byte("lost\n"), false)
+		take(k, []byte("lost\n"), false)
 	}
 	stored := len(query(t, s, Query{Limit: 1 << 20}))
 	limit("100000")
 	eventually(t, "it is stored again", func() bool {
-		k.Take([]byte("after\n"), false)
+		take(k, []byte("after\n"), false)
 		return query(t, s, Query{Limit: 1})[0].Text == "after"
 	})
 	lines := texts(query(t, s, Query{Limit: 1 << 20}))

@@ -70,7 +70,7 @@ func TestFollowEverything(t *testing.T) {
 			printing.Go(func() {
 				k := s.Sink(tenement.InstanceID{Service: "api", Name: "p" + strconv.Itoa(p)}, Stdout)
 				for n := range rounds {
-					k.Take([]byte(numbered((round*rounds+n)*lines, (round*rounds+n+1)*lines)), false)
+					take(k, []byte(numbered((round*rounds+n)*lines, (round*rounds+n+1)*lines)), false)
 				}
 			})
 		}

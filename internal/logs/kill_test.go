@@ -55,7 +55,7 @@ func capture(s *Store, stream int) {
 }
 
 func offer(k *Sink, held *[]byte) (lines int) {
-	n := k.Take(*held, false)
+	n := take(k, *held, false)
 	lines = strings.Count(string((*held)[:n]), "\n")
 	*held = (*held)[n:]
 	return lines

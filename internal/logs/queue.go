@@ -18,6 +18,7 @@ type batch struct {
 	lines    int
 	drop     bool
 	pressing bool
+	stored   func()     // nil, or called when it is committed and no follower is shown it yet
 	done     chan error // with room for the outcome; nil: nobody waits
 }
 

@@ -50,18 +50,23 @@ const (
 // Take takes the whole lines of the offer, a line too long to be kept whole, and all
 // of the last offer. It returns once they are committed, or dropped: because the
 // stream prints too much, or because they cannot be stored. The rest stays with the
-// caller, and survives the daemon there.
+// caller, and survives the daemon there. A [Follower] is given what was committed after
+// remove has returned: a line it has seen is not offered to a later daemon.
 //
 // After [Store.Close] it takes nothing that the next daemon can be offered instead.
-func (k *Sink) Take(offer []byte, last bool) int {
+func (k *Sink) Take(offer []byte, last bool, remove func(bytes int)) {
 	before := k.state
 	now := time.Now()
 	k.batch.at, k.batch.pressing = now, last || len(offer) >= pressingOffer
 	k.batch.text, k.batch.lines, k.notes = k.batch.text[:0], 0, 0
 	taken := k.cut(offer, last, now)
 	if k.batch.lines == 0 {
-		return taken
+		if taken > 0 {
+			remove(taken)
+		}
+		return
 	}
+	k.batch.stored = func() { remove(taken) }
 	err := k.store.put(&k.batch)
 	if cap(k.batch.text) > keepText {
 		k.batch.text = nil
@@ -69,11 +74,10 @@ func (k *Sink) Take(offer []byte, last bool) int {
 	switch {
 	case errors.Is(err, errClosed) && !last && len(offer) < wholeOffer:
 		k.state = before
-		return 0
 	case err != nil:
 		k.state.lost = before.lost + int64(k.batch.lines-k.notes)
+		remove(taken)
 	}
-	return taken
 }
 
 // cut puts the lines of the offer into the batch and returns how far it came.

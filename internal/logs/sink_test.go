@@ -12,6 +12,35 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// take offers once and returns how much was taken.
+func take(k *Sink, offer []byte, last bool) (taken int) {
+	k.Take(offer, last, func(n int) { taken = n })
+	return taken
+}
+
+// TestShownAfterRemoved: what a follower has seen is not offered once more after a
+// daemon was killed.
+func TestShownAfterRemoved(t *testing.T) {
+	t.Parallel()
+	s := open(t, Limits{})
+	k := s.Sink(alice, Stdout)
+	before, _ := s.progress()
+	k.Take([]byte("one\ntwo\nthr"), false, func(n int) {
+		if n != len("one\ntwo\n") {
+			t.Errorf("%d bytes are to be removed", n)
+		}
+		if now, _ := s.progress(); now != before {
+			t.Error("it is shown already")
+		}
+		if lines := query(t, s, Query{Limit: 10}); len(lines) != 2 {
+			t.Errorf("%d lines are stored", len(lines))
+		}
+	})
+	if now, _ := s.progress(); now != before+2 {
+		t.Errorf("lines up to %d are shown, from %d", now, before)
+	}
+}
+
 // feed offers chunks as a reader does, what was not taken again each time, and gives
 // the lines that were kept.
 func feed(t testing.TB, s *Store, chunks ...string) []string {
@@ -21,7 +50,7 @@ func feed(t testing.TB, s *Store, chunks ...string) []string {
 	var held []byte
 	for i, chunk := range append(chunks, "") {
 		held = append(held, chunk...)
-		held = held[k.Take(held, i == len(chunks)):]
+		held = held[take(k, held, i == len(chunks)):]
 	}
 	if len(held) > 0 {
 		t.Errorf("%d bytes of the last offer were not taken", len(held))
@@ -75,12 +104,12 @@ func TestTakeLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	s := open(t, Limits{})
 	k := s.Sink(alice, Stdout)
-	if n := k.Take([]byte("one\ntw"), false); n != 4 {
+	if n := take(k, []byte("one\ntw"), false); n != 4 {
 		t.Errorf("%d bytes were taken", n)
 	}
 	wantTexts(t, query(t, s, Query{}), "one")
 	next := s.Sink(alice, Stdout) // of the next daemon
-	if n := next.Take([]byte("two\n"), false); n != 4 {
+	if n := take(next, []byte("two\n"), false); n != 4 {
 		t.Errorf("%d bytes were taken", n)
 	}
 	wantTexts(t, query(t, s, Query{}), "one", "two")
@@ -187,7 +216,7 @@ func TestThrottle(t *testing.T) {
 	k := s.Sink(alice, Stdout)
 	offer := func(text string) {
 		t.Helper()
-		if n := k.Take([]byte(text), false); n != len(text) {
+		if n := take(k, []byte(text), false); n != len(text) {
 			t.Fatalf("%d of %d bytes were taken", n, len(text))
 		}
 	}
@@ -225,9 +254,9 @@ func TestThrottleBytes(t *testing.T) {
 	line := strings.Repeat("x", maxLine-1) + "\n"
 	for range 2 * burstBytes / maxLine {
 		k.standStill()
-		k.Take([]byte(line), false)
+		take(k, []byte(line), false)
 	}
-	k.Take(nil, true)
+	take(k, nil, true)
 	lines := texts(query(t, s, Query{Limit: 100_000}))
 	if kept := slices.Index(lines, began); kept != burstBytes/(maxLine-1) {
 		t.Errorf("dropping began after %d lines of %d", kept, len(lines))
@@ -243,7 +272,7 @@ func TestThrottleIsPerStream(t *testing.T) {
 	s := open(t, Limits{})
 	flood := s.Sink(alice, Stdout)
 	for range 100 {
-		flood.Take([]byte(strings.Repeat("x\n", 1000)), false)
+		take(flood, []byte(strings.Repeat("x\n", 1000)), false)
 	}
 	s.print(alice, Stderr, "mine\n")
 	s.print(bob, Stdout, "his\n")
@@ -258,7 +287,7 @@ func TestDroppingAllocatesNothing(t *testing.T) {
 	offer := []byte(strings.Repeat("a line of usual length, more or less, for a flood\n", 80))
 	allocated := testing.AllocsPerRun(100, func() {
 		k.state.throttle.lines = 0
-		if n := k.Take(offer, false); n != len(offer) {
+		if n := take(k, offer, false); n != len(offer) {
 			t.Errorf("%d of %d bytes were taken", n, len(offer))
 		}
 	})
@@ -304,9 +333,9 @@ func TestMemoryIsFlat(t *testing.T) {
 		var held []byte
 		for range 100 << 20 / len(chunk) / slower {
 			held = append(held, chunk[:wholeOffer-len(held)]...)
-			held = append(held[:0], held[k.Take(held, false):]...)
+			held = append(held[:0], held[take(k, held, false):]...)
 		}
-		k.Take(held, true)
+		take(k, held, true)
 		if grown := int64(heap()) - int64(before); grown > 4<<20 {
 			t.Errorf("%s: the heap has grown by %d bytes", name, grown)
 		}

@@ -53,7 +53,7 @@ func openIn(t testing.TB, dir string, l Limits) *Store {
 
 // print gives text to the store as one stream's output, all of it.
 func (s *Store) print(id tenement.InstanceID, level Level, text string) {
-	s.Sink(id, level).Take([]byte(text), true)
+	take(s.Sink(id, level), []byte(text), true)
 }
 
 func query(t testing.TB, s *Store, q Query) []Line {
@@ -182,19 +182,19 @@ func TestClosed(t *testing.T) {
 	t.Parallel()
 	s := open(t, Limits{})
 	k := s.Sink(alice, Stdout)
-	k.Take([]byte("one\n"), false)
+	take(k, []byte("one\n"), false)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := k.Take([]byte("two\n"), false); n != 0 {
+	if n := take(k, []byte("two\n"), false); n != 0 {
 		t.Errorf("%d bytes were taken", n)
 	}
-	if n := k.Take([]byte(strings.Repeat("x", 2*maxLine)), false); n != 0 || k.state.over {
+	if n := take(k, []byte(strings.Repeat("x", 2*maxLine)), false); n != 0 || k.state.over {
 		t.Errorf("%d bytes of a long line were taken, its rest is skipped: %v", n, k.state.over)
 	}
 	for _, last := range []bool{false, true} {
 		offer := strings.Repeat("x", wholeOffer-1) + "\n"
-		if n := k.Take([]byte(offer), last); n != len(offer) {
+		if n := take(k, []byte(offer), last); n != len(offer) {
 			t.Errorf("last %v: %d bytes were taken", last, n)
 		}
 	}

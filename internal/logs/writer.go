@@ -123,6 +123,14 @@ func (w *writer) commit(list []*batch) {
 		}
 		w.report(err)
 	}
+	if err == nil {
+		for _, b := range list {
+			if b.stored != nil {
+				b.stored()
+			}
+		}
+		w.advance(w.next - 1)
+	}
 	for _, b := range list {
 		if err != nil && b.drop {
 			w.drops = append(w.drops, b.instance)
@@ -204,7 +212,6 @@ func (w *writer) store(list []*batch) error {
 	}
 	w.next, w.last, w.pending, w.unchecked = changed.next, changed.last, changed.pending, changed.unchecked
 	w.more, w.drops = changed.more, nil
-	w.advance(w.next - 1)
 	return nil
 }
 

@@ -20,9 +20,10 @@ import (
 // a pid does. It stays open until the whole tree is gone. The methods may be called
 // concurrently.
 type handle struct {
-	pid   int
-	child bool // ours to reap
-	pidfd *os.File
+	pid       int
+	child     bool   // ours to reap
+	startTime uint64 // of an adopted one, that the pid in /proc still means it
+	pidfd     *os.File
 }
 
 // checkHandles says whether this kernel has what a handle needs.
@@ -103,9 +104,9 @@ func (h *handle) control(f func(fd int)) error {
 	return conn.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-// reapWait bounds the wait for somebody else to reap what has ended: only then does
-// the kernel tell its exit status. It takes an instant, unless the machine is very busy
-// or its init is broken.
+// reapWait bounds the wait for somebody else to reap what has ended, where only then
+// the kernel tells its exit status. It takes an instant, unless the machine is very
+// busy or its init is broken.
 const reapWait = 500 * time.Millisecond
 
 // wait blocks until the process has ended. It does so in the runtime's poller, that
@@ -115,6 +116,9 @@ func (h *handle) wait() tenement.Exit {
 	h.until(ended)
 	if h.child {
 		return h.reap()
+	}
+	if exit, ok := h.zombieExit(); ok {
+		return exit
 	}
 	var exit tenement.Exit
 	_ = h.pidfd.SetReadDeadline(time.Now().Add(reapWait)) // fails only on a closed file
@@ -159,6 +163,20 @@ func (h *handle) reap() tenement.Exit {
 			return tenement.Exit{Status: -1}
 		}
 	}
+}
+
+// zombieExit tells how an adopted process has ended as long as nobody has reaped it.
+// Whoever may not know reads a 0 (proc_pid_stat(5), exit_code), and may not read its
+// namespaces either.
+func (h *handle) zombieExit() (_ tenement.Exit, ok bool) {
+	if _, err := os.Readlink("/proc/" + strconv.Itoa(h.pid) + "/ns/user"); err != nil {
+		return tenement.Exit{}, false
+	}
+	stat, err := readStat(h.pid)
+	if err != nil || !stat.ended || stat.startTime != h.startTime {
+		return tenement.Exit{}, false
+	}
+	return exitOf(stat.status), true
 }
 
 // exitInfo tells how a process that is no child of ours has ended (linux/pidfd.h,
@@ -208,6 +226,7 @@ func adopt(ref tenement.Ref) (_ *handle, err error) {
 	case stat.ended:
 		return nil, gone(h.endGroup(ref))
 	}
+	h.startTime = stat.startTime
 	return h, nil
 }
 
@@ -235,8 +254,9 @@ var bootID = sync.OnceValue(func() string {
 
 // stat is the part of proc_pid_stat(5) that says who has a pid.
 type stat struct {
-	ended     bool   // a zombie, field 3
-	startTime uint64 // clock ticks since boot, field 22
+	ended     bool               // a zombie, field 3
+	startTime uint64             // clock ticks since boot, field 22
+	status    syscall.WaitStatus // once it has ended, field 52
 }
 
 // readStat counts fields from the end of the command's name, field 2, which is in
@@ -246,14 +266,19 @@ func readStat(pid int) (stat, error) {
 	if err != nil {
 		return stat{}, err
 	}
-	const state, startTime = 0, 22 - 3 // counted from field 3
+	const state, startTime, exitCode = 0, 22 - 3, 52 - 3 // counted from field 3
 	_, rest, _ := cutLast(string(text), ") ")
 	fields := strings.Fields(rest)
-	if len(fields) <= startTime {
+	if len(fields) <= exitCode {
 		return stat{}, errors.New("unreadable /proc/pid/stat")
 	}
-	start, err := strconv.ParseUint(fields[startTime], 10, 64)
-	return stat{ended: fields[state] == "Z" || fields[state] == "X", startTime: start}, err
+	start, startErr := strconv.ParseUint(fields[startTime], 10, 64)
+	status, statusErr := strconv.ParseUint(fields[exitCode], 10, 32)
+	return stat{
+		ended:     fields[state] == "Z" || fields[state] == "X",
+		startTime: start,
+		status:    syscall.WaitStatus(status),
+	}, errors.Join(startErr, statusErr)
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {

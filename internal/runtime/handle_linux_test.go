@@ -127,7 +127,23 @@ func TestExitStatusIsKnownOnceSomebodyHasReaped(t *testing.T) {
 	}
 }
 
-// open is adopt without its checks.
+func TestExitStatusIsKnownBeforeAnybodyHasReaped(t *testing.T) {
+	t.Parallel()
+	for script, want := range map[string]tenement.Exit{
+		"exit 3":     {Status: 3, Known: true},
+		"exit 0":     {Known: true},
+		"kill -9 $$": {Status: -1, Signal: "killed", Known: true},
+	} {
+		ref, _ := startChild(t, script)
+		h := open(t, ref)
+		h.startTime = ref.StartTime
+		if exit := h.wait(); exit != want {
+			t.Errorf("%s: %+v, want %+v", script, exit, want)
+		}
+	}
+}
+
+// open is adopt without its checks, and without the right to look at a zombie's status.
 func open(t *testing.T, ref tenement.Ref) *handle {
 	t.Helper()
 	fd, err := unix.PidfdOpen(ref.PID, unix.PIDFD_NONBLOCK)

@@ -145,16 +145,11 @@ func (s *stream) offer(conn syscall.RawConn, n int) (shown, taken int) {
 	if shown == 0 {
 		return 0, 0
 	}
-	taken = s.to.Take((*buf)[:shown], false)
-	fault.Point(fault.OutputTaken)
-	fifo := present{conn}
-	for left := taken; left > 0; {
-		n, err := fifo.Read((*buf)[:left])
-		if err != nil {
-			break // somebody else has read it
-		}
-		left -= n
-	}
+	s.to.Take((*buf)[:shown], false, func(n int) {
+		fault.Point(fault.OutputTaken)
+		taken = n
+		_, _ = io.ReadFull(present{conn}, (*buf)[:n]) // it is there, unless somebody else has read it
+	})
 	return shown, taken
 }
 

@@ -24,7 +24,7 @@ type recorder struct {
 	ended  bool
 }
 
-func (r *recorder) Take(offer []byte, last bool) int {
+func (r *recorder) Take(offer []byte, last bool, remove func(int)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.offers = append(r.offers, len(offer))
@@ -34,7 +34,7 @@ func (r *recorder) Take(offer []byte, last bool) int {
 	}
 	r.taken.Write(offer[:n])
 	r.ended = last
-	return n
+	remove(n)
 }
 
 func (r *recorder) count() int {
@@ -303,9 +303,10 @@ func benchmarkOutput(b *testing.B, size int, staged bool) {
 
 type wholeLines struct{}
 
-func (wholeLines) Take(offer []byte, last bool) int {
+func (wholeLines) Take(offer []byte, last bool, remove func(int)) {
 	if last {
-		return len(offer)
+		remove(len(offer))
+		return
 	}
-	return bytes.LastIndexByte(offer, '\n') + 1
+	remove(bytes.LastIndexByte(offer, '\n') + 1)
 }

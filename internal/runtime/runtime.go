@@ -65,14 +65,16 @@ type Spec struct {
 // Sink takes what a process prints on one stream. Calls for one stream come one after
 // the other.
 type Sink interface {
-	// Take is offered the oldest output that was not taken yet, and returns how many of
-	// its bytes need not be offered again: they are kept, or were dropped on purpose.
-	// The rest is offered again, with what was printed since, at the latest after a
-	// restart of the daemon. So is, once more, what was kept by a Take that a killed
-	// daemon did not return from: every byte is offered at least once. It takes at
-	// least one byte of an offer of MaxOffer bytes, and all of the last offer, after
-	// which comes nothing.
-	Take(offer []byte, last bool) int
+	// Take is offered the oldest output that was not taken yet. Before it returns it
+	// calls remove, once, with how many of its bytes need not be offered again: they are
+	// kept, or were dropped on purpose; it does not call it if that is none. From then on
+	// the offer is not valid. What is left is offered again, with what was printed
+	// since, at the latest after a restart of the daemon. So is, once more, what was
+	// kept when a daemon was killed before it was removed: every byte is offered at
+	// least once, and whoever is to see it only once is shown it after remove has
+	// returned. Take removes at least one byte of an offer of MaxOffer bytes, and all of
+	// the last offer, after which comes nothing. Remove may be called by any goroutine.
+	Take(offer []byte, last bool, remove func(bytes int))
 }
 
 // MaxOffer is the most that a [Sink] is offered at once, in bytes.

@@ -38,7 +38,7 @@ type Lines struct {
 }
 
 // Take implements runtime.Sink.
-func (l *Lines) Take(offer []byte, last bool) int {
+func (l *Lines) Take(offer []byte, last bool, remove func(int)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	end := strings.LastIndexByte(string(offer), '\n') + 1
@@ -46,7 +46,7 @@ func (l *Lines) Take(offer []byte, last bool) int {
 		end = len(offer)
 	}
 	l.text.Write(offer[:end])
-	return end
+	remove(end)
 }
 
 func (l *Lines) String() string {

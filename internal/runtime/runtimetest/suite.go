@@ -89,16 +89,16 @@ func (b *Buffer) Write(p []byte) (int, error) {
 }
 
 // Take implements runtime.Sink: it takes everything.
-func (b *Buffer) Take(offer []byte, _ bool) int {
+func (b *Buffer) Take(offer []byte, _ bool, remove func(int)) {
 	n, _ := b.Write(offer) // never fails
-	return n
+	remove(n)
 }
 
 // Discard is a runtime.Sink that drops everything.
 type Discard struct{}
 
 // Take implements runtime.Sink.
-func (Discard) Take(offer []byte, _ bool) int { return len(offer) }
+func (Discard) Take(offer []byte, _ bool, remove func(int)) { remove(len(offer)) }
 
 func (b *Buffer) String() string {
 	b.mu.Lock()
