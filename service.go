@@ -12,6 +12,17 @@ const (
 	IsolationSandbox   Isolation = "sandbox"
 )
 
+// Egress says which connections a tenant may open. Those to its own loopback interface
+// it always may, and those to other tenants, to services of the host and to the cloud's
+// metadata address never; with [IsolationProcess] nothing is kept from it.
+type Egress string
+
+// The degrees of egress.
+const (
+	EgressAllow Egress = "allow" // to everything else
+	EgressDeny  Egress = "deny"  // to nothing else
+)
+
 // RestartMode says which ends of a process are followed by a restart that nobody
 // asked for. A request wakes an instance whatever the mode.
 type RestartMode string
@@ -41,6 +52,10 @@ type Service struct {
 	Env       map[string]Template
 	Workdir   Template // empty: the instance's data directory
 	Isolation Isolation
+	Readable  []string // absolute paths that an isolated tenant may read, besides the usual ones
+	Writable  []string // absolute paths that it may change, all instances the same ones
+	Egress    Egress
+	Limits    Limits
 	Health    HealthCheck
 	Timeouts  Timeouts
 	Restart   RestartPolicy
@@ -52,6 +67,18 @@ type Service struct {
 
 // Bytes is a size in bytes.
 type Bytes int64
+
+// Limits bounds what one instance uses, all processes it starts together. A field that
+// is 0 sets no limit.
+type Limits struct {
+	Memory    Bytes   // of memory and swap together
+	CPUShares int     // relative weight against other instances, 1 to 10000; 100 is everybody's default
+	CPU       float64 // hard share, in cores
+	PIDs      int     // processes and threads
+	IOWeight  int     // relative weight against other instances, 1 to 10000; 100 is everybody's default
+	OpenFiles int     // descriptors of each process
+	Storage   Bytes   // of the data directory
+}
 
 // HealthCheck says how a service tells that it works.
 type HealthCheck struct {
