@@ -45,6 +45,7 @@ type Ref struct {
 	StartTime uint64 `json:"start_time"` // clock ticks since boot, proc_pid_stat(5) field 22
 	BootID    string `json:"boot_id"`    // /proc/sys/kernel/random/boot_id
 	Port      int    `json:"port"`
+	Slot      int    `json:"slot,omitempty"`   // of its network; 0 = it has none of its own, or no way out of it
 	Cgroup    string `json:"cgroup,omitempty"` // absolute path of its directory
 
 	Isolation Isolation `json:"isolation"`        // the runtime that has it

@@ -15,12 +15,12 @@ import (
 
 // hostProcess is one process tree on the host.
 type hostProcess struct {
-	host    *Host
-	handle  *handle
-	output  *output
-	group   *cgroup.Group // nil without cgroups
-	address string
-	ref     tenement.Ref
+	host   *Host
+	handle *handle
+	output *output
+	group  *cgroup.Group // nil without cgroups
+	at     place
+	ref    tenement.Ref
 
 	exited chan struct{}
 	exit   tenement.Exit // written before exited is closed
@@ -31,8 +31,7 @@ func (p *hostProcess) Exited() <-chan struct{} { return p.exited }
 func (p *hostProcess) Exit() tenement.Exit     { return p.exit }
 
 func (p *hostProcess) Dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp4", p.address)
+	return p.at.dial(ctx)
 }
 
 func (p *hostProcess) wait() {
@@ -130,11 +129,11 @@ func (p *hostProcess) Release(ctx context.Context) error {
 		return err // its port stays taken: something may still listen there
 	}
 	p.handle.close()
-	p.host.ports.free(p.ref.Port)
+	err = p.at.leave()
 	if p.group != nil {
-		return p.group.Remove()
+		err = errors.Join(err, p.group.Remove())
 	}
-	return nil
+	return err
 }
 
 // Detach implements [Process].

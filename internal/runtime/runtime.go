@@ -58,6 +58,7 @@ type Spec struct {
 	Instance tenement.InstanceID
 	Service  *tenement.Service
 	DataDir  string // the instance's own, existing and private
+	UID      int    // of the process, its group's too; 0 = the daemon's own user
 	Stdout   Sink   // nil drops it
 	Stderr   Sink
 }
