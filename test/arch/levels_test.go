@@ -29,6 +29,7 @@ var levels = map[string]int{
 	"internal/config":    1,
 	"internal/disk":      1,
 	"internal/logs":      1,
+	"internal/network":   1,
 	"internal/probe":     1,
 	"internal/replica":   1,
 	"internal/route":     1,
@@ -67,8 +68,10 @@ var modules = map[string][]string{
 	"github.com/coreos/go-systemd/v22": {"internal/daemon"},              // activation and sd_notify
 	"github.com/danielgtaylor/huma/v2": {"internal/api"},
 	"github.com/dustin/go-humanize":    {"cmd/ten"},
+	"github.com/google/nftables":       {"internal/network"},
 	"github.com/pelletier/go-toml/v2":  {"internal/config", "cmd/ten"}, // `ten config` prints it
 	"github.com/spf13/cobra":           {"cmd/ten"},
+	"github.com/vishvananda/netlink":   {"internal/network"},
 	"golang.org/x/net":                 {"internal/proxy"},
 	"golang.org/x/sync":                {"*"},
 	"golang.org/x/sys":                 {"*"},
