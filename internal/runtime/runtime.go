@@ -58,6 +58,7 @@ type Spec struct {
 	Instance tenement.InstanceID
 	Service  *tenement.Service
 	DataDir  string // the instance's own, existing and private
+	UID      int    // user and group of its own, to whom DataDir belongs; 0 = the daemon's
 	Stdout   Sink   // nil drops it
 	Stderr   Sink
 }
