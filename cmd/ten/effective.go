@@ -34,6 +34,7 @@ func effective(cfg *config.Config) []section {
 		{"admin_host", cfg.AdminHost},
 		{"max_starting", cfg.MaxStarting},
 		{"max_waiting", cfg.MaxWaiting},
+		{"uid_first", cfg.FirstUID},
 		{"log_instance_mb", cfg.LogInstance >> 20},
 		{"log_total_mb", cfg.LogTotal >> 20},
 		{"log_retention", seconds(cfg.LogRetention)},
@@ -79,6 +80,7 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"backoff_max_ms", s.Restart.BackoffMax.Milliseconds()},
 		{"create", s.Create},
 		{"storage_persist", s.Persist},
+		{"storage_quota_mb", s.Limits.Storage >> 20},
 		{"max_body_mb", s.MaxBody >> 20},
 	}
 }

@@ -114,7 +114,8 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		{"requests", fmt.Sprintf("%d under way, %d waiting", in.Leases, in.Waiting)},
 		{"restarts", strconv.Itoa(in.Restarts)},
 		{"data", storage.Path},
-		{"size", size(storage.UsedBytes)},
+		{"size", fmt.Sprintf("%s, %d files", size(storage.UsedBytes), storage.UsedFiles)},
+		{"quota", quota(storage)},
 	}
 	shown := rows[:0]
 	for _, row := range rows {
@@ -123,6 +124,18 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		}
 	}
 	a.printTable(shown)
+}
+
+// quota says what an instance may store, and who sees to that.
+func quota(s api.Storage) string {
+	if s.LimitBytes == 0 {
+		return ""
+	}
+	how := "measured: put to sleep when it is used up"
+	if s.Enforcement == "project" {
+		how = "kept by the file system: project quota"
+	}
+	return fmt.Sprintf("%s, %d files (%s)", size(s.LimitBytes), s.LimitFiles, how)
 }
 
 // moment is t for people and, in brackets, how long that is ago.

@@ -50,6 +50,7 @@ backoff_base_ms = 2000
 backoff_max_ms = 50000
 max_starting = 6
 max_waiting = 700
+uid_first = 3_000_000
 log_instance_mb = 8
 log_total_mb = 256
 log_retention = "48h"
@@ -70,6 +71,7 @@ storage_persist = false
 workdir = "/srv/api"
 create = "on-request"
 max_body_mb = 2
+storage_quota_mb = 1024
 
 [service.api.env]
 DATA_DIR = "{data_dir}/{id}"
@@ -116,7 +118,7 @@ func TestContract(t *testing.T) {
 	}
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
-		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700,
+		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
 		Services: map[string]*tenement.Service{
 			"api": {
@@ -136,7 +138,7 @@ func TestContract(t *testing.T) {
 					Idle: 301 * time.Second, Startup: 12500 * time.Millisecond, Wake: time.Minute,
 					Request: 31 * time.Second, Drain: 250 * time.Millisecond, Stop: 11 * time.Second,
 				},
-				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,
+				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20, Limits: tenement.Limits{Storage: 1 << 30},
 				DataDir: "/var/lib/tenement/api",
 			},
 			"web":        plainService("web"),
