@@ -1,6 +1,7 @@
 package tenement
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -58,13 +59,19 @@ type Exit struct {
 	Status int    // exit status; -1 when it was ended by a signal or is unknown
 	Signal string // "killed", "terminated", …; "" when it exited by itself
 	Known  bool   // false when nobody could tell
+	OOM    bool   // the kernel ended it, or what it needed, because memory was short
 }
+
+// ErrOutOfMemory is why a process has ended that has [Exit.OOM].
+var ErrOutOfMemory = errors.New("out of memory: ended by the kernel")
 
 // Failed reports whether the process ended in a way that [RestartOnFailure] restarts.
 func (e Exit) Failed() bool { return !e.Known || e.Status != 0 }
 
 func (e Exit) String() string {
 	switch {
+	case e.OOM:
+		return ErrOutOfMemory.Error()
 	case !e.Known:
 		return "exited, status unknown"
 	case e.Signal != "":
