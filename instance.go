@@ -14,6 +14,7 @@ type Instance struct {
 	Weight    int // share of its service's own host; 0 = none
 	Suspended bool
 	CreatedAt time.Time
+	UID       int     // user and group of its processes where they have one of their own; 0 = none yet
 	Failure   Failure // the zero value when it did not fail of late
 }
 

@@ -15,7 +15,7 @@ import (
 const defaultLimit = 1000
 
 const (
-	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason"
+	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason, uid"
 
 	selectInstance = "SELECT " + instanceColumns + " FROM instances WHERE service = ? AND name = ?"
 	insertInstance = "INSERT INTO instances (service, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
@@ -184,7 +184,7 @@ func (s *Store) SetFailure(ctx context.Context, id tenement.InstanceID, f teneme
 func scanInstance(r row) (i tenement.Instance, err error) {
 	var createdAt, retryAt int64
 	var crashes string
-	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason)
+	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason, &i.UID)
 	if err != nil {
 		return i, err
 	}
