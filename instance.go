@@ -15,6 +15,7 @@ type Instance struct {
 	Suspended bool
 	CreatedAt time.Time
 	UID       int     // user and group of its processes where they have one of their own; 0 = none yet
+	OOMKills  int     // how often it was ended because memory was short, ever
 	Failure   Failure // the zero value when it did not fail of late
 }
 
@@ -107,6 +108,7 @@ type Status struct {
 	Leases     int       // requests, streams and upgraded connections under way
 	Waiting    int       // requests held until it is ready
 	Restarts   int       // within the restart window
+	OOMKills   int       // how often it was ended because memory was short, ever
 	RetryAt    time.Time // next start, in backoff and failed
 	Reason     string    // why it is not ready, for operators
 	CreatedAt  time.Time

@@ -80,6 +80,12 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"create", s.Create},
 		{"storage_persist", s.Persist},
 		{"max_body_mb", s.MaxBody >> 20},
+		{"memory_limit_mb", s.Limits.Memory >> 20},
+		{"cpu_shares", s.Limits.CPUShares},
+		{"cpu_limit", s.Limits.CPU},
+		{"pids_limit", s.Limits.PIDs},
+		{"io_weight", s.Limits.IOWeight},
+		{"open_files_limit", s.Limits.OpenFiles},
 	}
 }
 

@@ -70,6 +70,12 @@ storage_persist = false
 workdir = "/srv/api"
 create = "on-request"
 max_body_mb = 2
+memory_limit_mb = 256
+cpu_shares = 200
+cpu_limit = 0.5
+pids_limit = 300
+io_weight = 400
+open_files_limit = 500
 
 [service.api.env]
 DATA_DIR = "{data_dir}/{id}"
@@ -137,6 +143,7 @@ func TestContract(t *testing.T) {
 					Request: 31 * time.Second, Drain: 250 * time.Millisecond, Stop: 11 * time.Second,
 				},
 				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,
+				Limits:  tenement.Limits{Memory: 256 << 20, CPUShares: 200, CPU: 0.5, PIDs: 300, IOWeight: 400, OpenFiles: 500},
 				DataDir: "/var/lib/tenement/api",
 			},
 			"web":        plainService("web"),
