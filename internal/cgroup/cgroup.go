@@ -111,6 +111,9 @@ func Of(pid int) (string, error) {
 	return "", fmt.Errorf("process %d is in no cgroup v2", pid)
 }
 
+// Mount is where the v2 hierarchy is mounted; an error if it is not.
+func Mount() (string, error) { return mountPoint() }
+
 // mountPoint is where the v2 hierarchy is mounted: /sys/fs/cgroup, or
 // /sys/fs/cgroup/unified beside version 1 (proc_pid_mountinfo(5)).
 var mountPoint = sync.OnceValues(func() (string, error) {
@@ -197,7 +200,13 @@ func (t *Tree) New(name string, l tenement.Limits) (_ *Group, err error) {
 		return nil, err
 	}
 	g := &Group{dir: filepath.Join(t.dir, fmt.Sprintf("%s.%d.%d", name, os.Getpid(), t.serial.Add(1)))}
-	if err := os.Mkdir(g.dir, 0o755); err != nil {
+	err = os.Mkdir(g.dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) && t.given {
+		if err = t.renew(wanted); err == nil {
+			err = os.Mkdir(g.dir, 0o755)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("make cgroup: %w", err)
 	}
 	defer func() {

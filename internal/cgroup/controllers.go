@@ -104,6 +104,24 @@ func (t *Tree) enableAll() error {
 	return nil
 }
 
+// renew makes the tree again in a cgroup that was removed, with all that was in it, and
+// made anew: its keeper had ended.
+func (t *Tree) renew(wanted []setting) error {
+	t.mu.Lock()
+	clear(t.enabled)
+	t.mu.Unlock()
+	if err := os.Mkdir(t.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "make the tenants' cgroup", Err: err,
+			Hint: "the unit of " + ParentVariable + " has ended: start it again, with systemctl start tenement-tenants.service after `ten install`",
+		}
+	}
+	if err := t.enableAll(); err != nil {
+		return err
+	}
+	return t.provide(wanted)
+}
+
 // enable turns a controller on for the groups of the tree.
 func (t *Tree) enable(controller string) error {
 	if err := t.canEnable(controller); err != nil {
