@@ -28,6 +28,10 @@ import (
 // inMachine marks a process that has a network of its own, as if it was a machine.
 const inMachine = "TENEMENT_TEST_MACHINE"
 
+// The main thread cannot end, and would stay in a tenant's namespace for ever: it is kept
+// for the main goroutine.
+func init() { runtime.LockOSThread() }
+
 // TestMain runs benchmarks in a machine; tests that need one get one each.
 func TestMain(m *testing.M) {
 	if os.Getenv(inMachine) == "" && slices.ContainsFunc(os.Args, func(arg string) bool {
@@ -243,6 +247,7 @@ func neighbour(t testing.TB, p *Pool, name, machine, its string) *Namespace {
 	}
 	must(t, up(name, machine))
 	within(t, n, func() error { return up("net0", its) })
+	must(t, activate(name))
 	return n
 }
 

@@ -119,7 +119,7 @@ func (n *Namespace) giveUp() error {
 		return err
 	}
 	if !n.detached.Load() {
-		err = errors.Join(err, n.pool.removeLink(n.link))
+		err = errors.Join(err, removeLink(n.link))
 	}
 	n.pool.free(n.slot)
 	return err

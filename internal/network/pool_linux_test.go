@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"tenement"
@@ -152,6 +153,27 @@ func TestRunKeepsSomeReady(t *testing.T) {
 	expectNothingLeft(t)
 }
 
+// TestTakenIsConnected looks at both ends at once. On a fresh machine they have the same
+// index, which is when the kernel takes its time to notice that there is a link.
+func TestTakenIsConnected(t *testing.T) {
+	if !ownMachine(t) {
+		return
+	}
+	p := open(t, "ten", 0)
+	n := take(t, p, tenement.EgressAllow)
+	up := func(name string) error {
+		link, err := netlink.LinkByName(name)
+		if err == nil && link.Attrs().OperState != netlink.OperUp {
+			t.Errorf("%s is %v", name, link.Attrs().OperState)
+		}
+		return err
+	}
+	must(t, up(p.options.hostEnd(n.slot)))
+	within(t, n, func() error { return up(tenantEnd) })
+	must(t, n.Close())
+	must(t, p.Close())
+}
+
 // TestTheNextDaemonAdopts lives through an end of the daemon with two tenants, of which
 // the next one knows one.
 func TestTheNextDaemonAdopts(t *testing.T) {
@@ -159,8 +181,7 @@ func TestTheNextDaemonAdopts(t *testing.T) {
 		return
 	}
 	first := open(t, "ten", 0)
-	outside := world(t, first)
-	_ = outside
+	world(t, first)
 	var tenants []*Namespace
 	var pidfds []int
 	for i, egress := range []tenement.Egress{tenement.EgressAllow, tenement.EgressDeny, tenement.EgressAllow} {
