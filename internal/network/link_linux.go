@@ -192,8 +192,8 @@ func disableIPv6(name string) error {
 
 // activate makes an interface of the machine pass packets at once. The one of a pair that
 // was switched on first drops them until a work queue of the kernel has noticed the
-// second, up to a second later (net/core/link_watch.c); who asks whether there is a
-// link (ethtool's ETHTOOL_GLINK, linkwatch_sync_dev) makes it notice.
+// second (net/core/link_watch.c), and a connection's first packet is repeated only after
+// a second. Who asks whether there is a link (ETHTOOL_GLINK) makes the kernel notice.
 func activate(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

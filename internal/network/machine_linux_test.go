@@ -125,12 +125,12 @@ func within(t testing.TB, n *Namespace, f func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
+		var err error
+		defer func() { done <- err }() // also when f ends the test
 		runtime.LockOSThread()
-		if err := n.Enter(); err != nil {
-			done <- err
-			return
+		if err = n.Enter(); err == nil {
+			err = f()
 		}
-		done <- f()
 	}()
 	must(t, <-done)
 }
