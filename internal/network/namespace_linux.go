@@ -101,7 +101,11 @@ func (n *Namespace) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 
 // Detach leaves the namespace to a daemon that adopts it. What is left of n is Dial,
 // until Close gives up the descriptor and nothing else.
-func (n *Namespace) Detach() { n.detached.Store(true) }
+func (n *Namespace) Detach() {
+	if !n.detached.Swap(true) && n.slot != 0 {
+		n.pool.free(n.slot)
+	}
+}
 
 // Close takes its way out from whatever still lives in the namespace, and gives up the
 // descriptor; the kernel removes a namespace with the last process in it. It returns
@@ -110,12 +114,10 @@ func (n *Namespace) Close() error { return n.close() }
 
 func (n *Namespace) giveUp() error {
 	err := n.file.Close()
-	if n.slot == 0 {
+	if n.slot == 0 || n.detached.Load() {
 		return err
 	}
-	if !n.detached.Load() {
-		err = errors.Join(err, removeLink(n.link))
-	}
+	err = errors.Join(err, removeLink(n.link))
 	n.pool.free(n.slot)
 	return err
 }
