@@ -106,7 +106,7 @@ func open(t testing.TB, name string, ready int) *Pool {
 
 func take(t testing.TB, p *Pool, egress tenement.Egress) *Namespace {
 	t.Helper()
-	n, err := p.Take(context.Background(), egress)
+	n, err := p.Take(t.Context(), egress)
 	if err != nil {
 		t.Fatalf("%v (hint: %s)", err, tenement.HintOf(err))
 	}

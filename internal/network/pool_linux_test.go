@@ -100,7 +100,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 
 // run keeps namespaces ready until the test ends, or until the func it gives is called.
 func run(t testing.TB, p *Pool) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
