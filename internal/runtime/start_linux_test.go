@@ -83,7 +83,7 @@ func main() {
 
 func firstByte(b *testing.B, rt runtime.Runtime, kind, dir, program string) time.Duration {
 	b.Helper()
-	dataDir, err := os.MkdirTemp(dir, "")
+	dataDir, err := os.MkdirTemp(dir, "") //nolint:usetesting // beside the others of the service
 	if err != nil {
 		b.Fatal(err)
 	}
