@@ -107,7 +107,15 @@ func setLimit(ctx context.Context, dir *os.Root, uid int, limit tenement.Bytes) 
 	if err := assignProject(ctx, dir, system.dir, uid); err != nil {
 		return Unbounded, err
 	}
-	return Project, system.setLimit(uid, LimitOf(limit))
+	return Project, system.bound(uid, LimitOf(limit))
+}
+
+// bound sets a limit that is not set yet: that is a write to the disk.
+func (q quotaFS) bound(id int, limit Limit) error {
+	if _, now, err := q.record(id); err != nil || now == limit {
+		return err
+	}
+	return q.setLimit(id, limit)
 }
 
 // clearLimit takes the limit of uid's project away if dir counts for it. The kernel then
@@ -121,7 +129,7 @@ func clearLimit(dir *os.Root, uid int) error {
 	if now, err := projectOf(system.dir); err != nil || now != uid {
 		return err
 	}
-	return system.setLimit(uid, Limit{})
+	return system.bound(uid, Limit{})
 }
 
 // assignProject makes everything in dir count for project id, dir itself last. New files
