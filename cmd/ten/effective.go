@@ -65,6 +65,9 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"command", command},
 		{"workdir", s.Workdir.String()},
 		{"isolation", s.Isolation},
+		{"readable", s.Readable},
+		{"writable", s.Writable},
+		{"egress", s.Egress},
 		{"health", s.Health.Path},
 		{"health_check_interval", seconds(s.Health.Interval)},
 		{"idle_timeout", seconds(s.Timeouts.Idle)},
@@ -82,6 +85,12 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"storage_persist", s.Persist},
 		{"storage_quota_mb", s.Limits.Storage >> 20},
 		{"max_body_mb", s.MaxBody >> 20},
+		{"memory_limit_mb", s.Limits.Memory >> 20},
+		{"cpu_shares", s.Limits.CPUShares},
+		{"cpu_limit", s.Limits.CPU},
+		{"pids_limit", s.Limits.PIDs},
+		{"io_weight", s.Limits.IOWeight},
+		{"open_files_limit", s.Limits.OpenFiles},
 	}
 }
 

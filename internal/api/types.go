@@ -21,6 +21,7 @@ type Instance struct {
 	Leases       int                 `json:"leases" doc:"requests, streams and upgraded connections under way"`
 	Waiting      int                 `json:"waiting" doc:"requests held until it is ready"`
 	Restarts     int                 `json:"restarts" doc:"within the restart window"`
+	OOMKills     int                 `json:"oom_kills" doc:"how often it was ended because memory was short, ever"`
 	Reason       string              `json:"reason,omitempty" doc:"why it is not ready; for admins only"`
 	RetryAt      time.Time           `json:"retry_at,omitzero" doc:"next start, in backoff and failed"`
 	StartedAt    time.Time           `json:"started_at,omitzero" doc:"start of the present process"`
@@ -40,6 +41,7 @@ func NewInstance(st tenement.Status) Instance {
 		Leases:       st.Leases,
 		Waiting:      st.Waiting,
 		Restarts:     st.Restarts,
+		OOMKills:     st.OOMKills,
 		Reason:       st.Reason,
 		RetryAt:      st.RetryAt,
 		StartedAt:    st.StartedAt,

@@ -34,7 +34,7 @@ func (b *backend) status(row tenement.Instance) tenement.Status {
 	if !ok {
 		st = tenement.Status{
 			ID: row.ID, State: supervisor.RestingState(row), Health: tenement.HealthUnknown,
-			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason,
+			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason, OOMKills: row.OOMKills,
 		}
 	}
 	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt

@@ -16,7 +16,7 @@ import (
 // program and as a person like it, until there is room or more is allowed.
 func TestStorageQuota(t *testing.T) {
 	t.Parallel()
-	text := settings + service("api", "storage_quota_mb = 1\nidle_timeout = 0")
+	text := settings + service("api", "isolation = \"process\"\nstorage_quota_mb = 1\nidle_timeout = 0")
 	s := build(t, text)
 	s.spawn("api:alice")
 	s.get("http://alice.api.localhost/")

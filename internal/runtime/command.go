@@ -23,6 +23,8 @@ type command struct {
 	args []string
 	env  []string
 	dir  string
+
+	openFiles int // the bound on its descriptors; 0 = the daemon's own
 }
 
 // command puts the values of one start into the service's templates and finds the
@@ -35,7 +37,7 @@ func (s Spec) command(port int) (command, error) {
 		tenement.VarDataDir: s.Service.DataDir,
 	}
 	env := s.environment(port, vars)
-	c := command{dir: s.Service.Workdir.Expand(vars)}
+	c := command{dir: s.Service.Workdir.Expand(vars), openFiles: s.Service.Limits.OpenFiles}
 	if c.dir == "" {
 		c.dir = s.DataDir
 	}
@@ -63,6 +65,9 @@ func (s Spec) environment(port int, vars tenement.Vars) map[string]string {
 		if value, ok := os.LookupEnv(name); ok {
 			env[name] = value
 		}
+	}
+	if s.UID != 0 {
+		env["HOME"] = s.DataDir // the daemon's own is not there for it
 	}
 	env["PORT"] = strconv.Itoa(port)
 	env["DATA_DIR"] = s.DataDir

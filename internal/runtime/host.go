@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -40,20 +41,53 @@ func NewHost(dir string, cgroups *cgroup.Tree, log *slog.Logger) (*Host, error) 
 	return &Host{ports: newPortPool(), outputs: outputs, cgroups: cgroups, log: log}, nil
 }
 
+// place is where one process runs, as a degree of isolation has prepared it.
+type place struct {
+	isolation tenement.Isolation
+	port      int
+	slot      int // of its network
+	uid       int // 0 = the daemon's own user
+	spawn     func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
+	dial      func(context.Context) (net.Conn, error)
+	leave     func() error // frees what it held, once the tree is gone
+	detach    func()       // leaves it to another daemon
+}
+
 // Start implements [Runtime].
-func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
+func (h *Host) Start(_ context.Context, s Spec) (Process, error) {
 	port, err := h.ports.take()
 	if err != nil {
 		return nil, err
 	}
-	undo := cleanup{func() { h.ports.free(port) }}
+	return h.startAt(s, h.onHost(port))
+}
+
+// onHost is a place among everything else on this machine.
+func (h *Host) onHost(port int) place {
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	return place{
+		isolation: tenement.IsolationProcess,
+		port:      port,
+		spawn:     spawn,
+		dial: func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp4", address)
+		},
+		leave:  func() error { h.ports.free(port); return nil },
+		detach: func() {},
+	}
+}
+
+// startAt starts s; on an error nothing is left of it, the place included.
+func (h *Host) startAt(s Spec, at place) (_ Process, err error) {
+	undo := cleanup{func() { h.warn("free the place of a process", at.leave()) }}
 	defer undo.unless(&err)
 
-	c, err := s.command(port)
+	c, err := s.command(at.port)
 	if err != nil {
 		return nil, err
 	}
-	ref, err := h.outputs.create(s.Instance)
+	ref, err := h.outputs.create(s.Instance, at.uid)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +99,7 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 	defer closeAll(files)
 	undo.add(out.close)
 
-	group, attr, err := h.attributes(s.Instance)
+	group, attr, err := h.attributes(s)
 	if err != nil {
 		return nil, err
 	}
@@ -74,34 +108,49 @@ func (h *Host) Start(_ context.Context, s Spec) (_ Process, err error) {
 		ref.Cgroup = group.Path()
 	}
 	fault.Point(fault.Prepared)
-	child, err := startProcess(c, files, attr, group)
+	child, err := startProcess(c, files, attr, group, at.spawn)
 	if err != nil {
-		return nil, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: err,
-			Hint: fmt.Sprintf("run %s by hand in %s to see why", c.path, c.dir),
-		}
+		return nil, startFailure(s, c, at, err)
 	}
-	ref.PID, ref.Port, ref.Isolation = child.pid, port, tenement.IsolationProcess
+	ref.PID, ref.Port, ref.Slot, ref.Isolation = child.pid, at.port, at.slot, at.isolation
 	ref.StartTime, ref.BootID = child.identify()
-	p := h.process(child, ref)
+	p := h.process(child, ref, at)
 	p.output = out
 	out.start()
 	go p.wait()
 	return p, nil
 }
 
+func startFailure(s Spec, c command, at place, err error) error {
+	if known := (*tenement.Error)(nil); errors.As(err, &known) {
+		return err
+	}
+	hint := fmt.Sprintf("run %s by hand in %s to see why", c.path, c.dir)
+	if at.isolation != tenement.IsolationProcess && errors.Is(err, fs.ErrNotExist) {
+		hint = fmt.Sprintf("%s, its interpreter or %s is not among what an isolated program sees: add it to `readable` of [service.%s]", c.path, c.dir, s.Instance.Service)
+	}
+	return &tenement.Error{Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: err, Hint: hint}
+}
+
 // Adopt implements [Runtime]. What a process has printed since the earlier daemon was
-// last able to store it reaches the sinks of s. Its exit status is known from Linux
-// 6.15 on.
+// last able to store it reaches the sinks of s. Its exit status is known unless somebody
+// else has reaped it before Linux 6.15.
 func (h *Host) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process, error) {
 	found, err := adopt(ref)
 	if err != nil {
-		return nil, err
+		return nil, explainEnd(err, ref)
 	}
-	p := h.process(found, ref)
 	h.ports.claim(ref.Port)
+	return h.adoptAt(ctx, s, ref, found, h.onHost(ref.Port), nil)
+}
+
+// adoptAt takes over what was found, or ends it if its place could not be found again.
+func (h *Host) adoptAt(ctx context.Context, s Spec, ref tenement.Ref, found *handle, at place, err error) (Process, error) {
+	p := h.process(found, ref, at)
 	h.outputs.claim(ref)
-	err = p.takeOver(s)
+	if err == nil {
+		err = p.takeOver(s)
+	}
 	go p.wait()
 	if err == nil {
 		return p, nil
@@ -119,11 +168,10 @@ func (h *Host) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process, er
 func (h *Host) Sweep() error { return h.outputs.sweep() }
 
 // process is one that lives; the caller lets it wait.
-func (h *Host) process(handle *handle, ref tenement.Ref) *hostProcess {
+func (h *Host) process(handle *handle, ref tenement.Ref, at place) *hostProcess {
 	p := &hostProcess{
 		host: h, handle: handle, output: &output{}, ref: ref,
-		address: net.JoinHostPort("127.0.0.1", strconv.Itoa(ref.Port)),
-		exited:  make(chan struct{}),
+		at: at, exited: make(chan struct{}),
 	}
 	if ref.Cgroup != "" {
 		p.group = cgroup.At(ref.Cgroup)
@@ -131,13 +179,26 @@ func (h *Host) process(handle *handle, ref tenement.Ref) *hostProcess {
 	return p
 }
 
-func (h *Host) attributes(id tenement.InstanceID) (*cgroup.Group, *syscall.SysProcAttr, error) {
+func (h *Host) attributes(s Spec) (*cgroup.Group, *syscall.SysProcAttr, error) {
 	attr := &syscall.SysProcAttr{Setpgid: true}
+	limits := s.Service.Limits
 	if h.cgroups == nil {
-		return nil, attr, nil
+		return nil, attr, withoutCgroups(limits)
 	}
-	group, err := h.cgroups.New(id.Service + "." + id.Name)
+	group, err := h.cgroups.New(s.Instance.Service+"."+s.Instance.Name, limits)
 	return group, attr, err
+}
+
+// withoutCgroups refuses the limits that only a cgroup can keep.
+func withoutCgroups(l tenement.Limits) error {
+	l.OpenFiles, l.Storage = 0, 0
+	if l == (tenement.Limits{}) {
+		return nil
+	}
+	return &tenement.Error{
+		Code: tenement.CodeUnavailable, Op: "set limits", Err: errors.New("there is no cgroup to keep them"),
+		Hint: "see what is missing: ten doctor",
+	}
 }
 
 func (h *Host) warn(op string, err error) {
@@ -148,7 +209,9 @@ func (h *Host) warn(op string, err error) {
 
 // startProcess clones straight into group, so that not even the first instruction
 // of the tenant runs outside of it.
-func startProcess(c command, files []*os.File, attr *syscall.SysProcAttr, group *cgroup.Group) (*handle, error) {
+func startProcess(c command, files []*os.File, attr *syscall.SysProcAttr, group *cgroup.Group,
+	spawn func(command, []*os.File, *syscall.SysProcAttr) (*handle, error),
+) (*handle, error) {
 	if group != nil {
 		dir, err := group.Open()
 		if err != nil {

@@ -15,12 +15,12 @@ import (
 
 // hostProcess is one process tree on the host.
 type hostProcess struct {
-	host    *Host
-	handle  *handle
-	output  *output
-	group   *cgroup.Group // nil without cgroups
-	address string
-	ref     tenement.Ref
+	host   *Host
+	handle *handle
+	output *output
+	group  *cgroup.Group // nil without cgroups
+	at     place
+	ref    tenement.Ref
 
 	exited chan struct{}
 	exit   tenement.Exit // written before exited is closed
@@ -31,12 +31,16 @@ func (p *hostProcess) Exited() <-chan struct{} { return p.exited }
 func (p *hostProcess) Exit() tenement.Exit     { return p.exit }
 
 func (p *hostProcess) Dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp4", p.address)
+	return p.at.dial(ctx)
 }
 
 func (p *hostProcess) wait() {
 	p.exit = p.handle.wait()
+	if p.group != nil {
+		kills, err := p.group.OOMKills()
+		p.host.warn("count what was killed for want of memory", err)
+		p.exit.OOM = kills > 0 && endedByKill(p.exit)
+	}
 	close(p.exited)
 }
 
@@ -130,15 +134,18 @@ func (p *hostProcess) Release(ctx context.Context) error {
 		return err // its port stays taken: something may still listen there
 	}
 	p.handle.close()
-	p.host.ports.free(p.ref.Port)
+	err = p.at.leave()
 	if p.group != nil {
-		return p.group.Remove()
+		err = errors.Join(err, p.group.Remove())
 	}
-	return nil
+	return err
 }
 
 // Detach implements [Process].
-func (p *hostProcess) Detach() { p.output.detach() }
+func (p *hostProcess) Detach() {
+	p.output.detach()
+	p.at.detach()
+}
 
 func (p *hostProcess) endStragglers(ctx context.Context) error {
 	if !p.stragglers() {

@@ -26,13 +26,18 @@ import (
 const fifoCapacity = 256 << 10
 
 // create makes the FIFOs of a new process of id, and claims them. The names are unlike
-// those of every other daemon's life.
-func (d *outputDir) create(id tenement.InstanceID) (ref tenement.Ref, err error) {
+// those of every other daemon's life. They belong to uid, that a program may open
+// /dev/stdout and /dev/stderr.
+func (d *outputDir) create(id tenement.InstanceID, uid int) (ref tenement.Ref, err error) {
 	name := filepath.Join(d.path, id.Service+"."+id.Name+"."+strconv.FormatUint(rand.Uint64(), 36))
 	ref = tenement.Ref{Stdout: name + ".stdout", Stderr: name + ".stderr"}
 	d.claim(ref)
 	for _, path := range []string{ref.Stdout, ref.Stderr} {
-		if err := unix.Mkfifo(path, 0o600); err != nil {
+		err := unix.Mkfifo(path, 0o600)
+		if err == nil && uid != 0 {
+			err = unix.Lchown(path, uid, uid)
+		}
+		if err != nil {
 			return tenement.Ref{}, errors.Join(fmt.Errorf("make FIFO %s: %w", path, err), d.remove(ref))
 		}
 	}

@@ -63,7 +63,7 @@ func newOutput(t testing.TB, to Sink) (*outputDir, tenement.Ref, *os.File, *outp
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref, err := dir.create(tenement.InstanceID{Service: "api", Name: "alice"})
+	ref, err := dir.create(tenement.InstanceID{Service: "api", Name: "alice"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestSweepSparesWhatIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	used, err := h.outputs.create(tenement.InstanceID{Service: "api", Name: "alice"})
+	used, err := h.outputs.create(tenement.InstanceID{Service: "api", Name: "alice"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestSweepSparesWhatIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := before.create(tenement.InstanceID{Service: "api", Name: "alice"}); err != nil {
+	if _, err := before.create(tenement.InstanceID{Service: "api", Name: "alice"}, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Sweep(); err != nil {
@@ -279,7 +279,7 @@ func benchmarkOutput(b *testing.B, size int, staged bool) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ref, err := dir.create(tenement.InstanceID{Service: "api", Name: "alice"})
+	ref, err := dir.create(tenement.InstanceID{Service: "api", Name: "alice"}, 0)
 	if err != nil {
 		b.Fatal(err)
 	}

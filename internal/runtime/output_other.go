@@ -10,7 +10,9 @@ import (
 )
 
 // create names no FIFO: nothing is adopted here, and an anonymous pipe will do.
-func (d *outputDir) create(tenement.InstanceID) (tenement.Ref, error) { return tenement.Ref{}, nil }
+func (d *outputDir) create(tenement.InstanceID, int) (tenement.Ref, error) {
+	return tenement.Ref{}, nil
+}
 
 func openStream(_ string, to Sink) (theirs *os.File, _ *stream, err error) {
 	ours, theirs, err := os.Pipe()

@@ -88,6 +88,10 @@ CREATE TABLE uid_blocks (
 ) STRICT;
 CREATE UNIQUE INDEX uid_blocks_chosen ON uid_blocks (chosen) WHERE chosen = 1;
 `,
+	// How often the kernel has ended it because memory was short.
+	`
+ALTER TABLE instances ADD COLUMN oom_kills INTEGER NOT NULL DEFAULT 0;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

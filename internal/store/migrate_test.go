@@ -49,6 +49,9 @@ UPDATE instances SET uid = 70000 WHERE name = 'bob_2';
 INSERT INTO uid_blocks VALUES (1987000000, 1987000005, 1);
 INSERT INTO uid_blocks VALUES (70000, 70001, 0);
 `,
+	4: `
+UPDATE instances SET oom_kills = 3 WHERE service = 'api' AND name = 'alice';
+`,
 }
 
 func fixturePath(version int) string {

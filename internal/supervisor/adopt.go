@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"syscall"
 	"time"
@@ -207,7 +208,11 @@ func (i *instance) missed(f *legacy) {
 		return
 	}
 	err := f.lost
-	if tenement.CodeOf(err) == tenement.CodeNotFound {
+	switch {
+	case errors.Is(err, tenement.ErrOutOfMemory):
+		i.countOOMKill()
+		err = fmt.Errorf("%s while no daemon was running", i.ending(tenement.Exit{OOM: true}))
+	case tenement.CodeOf(err) == tenement.CodeNotFound:
 		err = errors.New("it ended while no daemon was running")
 	}
 	o.state = tenement.Backoff

@@ -170,7 +170,7 @@ func (i *instance) publish() {
 	}
 	st := &tenement.Status{
 		ID: i.id, State: o.state, Health: o.health.verdict,
-		Restarts: len(o.record.crashes), Reason: o.record.reason,
+		Restarts: len(o.record.crashes), Reason: o.record.reason, OOMKills: o.record.oomKills,
 		CreatedAt: o.record.createdAt,
 	}
 	if o.state == tenement.Backoff || o.state == tenement.Failed {

@@ -16,6 +16,7 @@ type record struct {
 	crashes    []time.Time // oldest first
 	retryAt    time.Time   // of Backoff and Failed
 	reason     string      // why it is not ready, for operators
+	oomKills   int         // ever
 	saved      bool        // the registry holds a failure of it
 	broken     error       // the registry could not be read
 }
@@ -41,6 +42,7 @@ func (i *instance) know(row tenement.Instance) {
 		crashes:    row.Failure.Crashes,
 		retryAt:    row.Failure.RetryAt,
 		reason:     row.Failure.Reason,
+		oomKills:   row.OOMKills,
 		saved:      len(row.Failure.Crashes) > 0 || row.Failure.Reason != "",
 	}
 	o.state = RestingState(row)

@@ -120,6 +120,9 @@ func (i *instance) onEnded(err error) {
 	fault.Point(fault.Forgotten)
 	ended := o.life
 	o.life = nil
+	if ended.process.Exit().OOM {
+		i.countOOMKill()
+	}
 	i.step(tenement.Exited)
 	if o.state == tenement.Backoff {
 		i.afterCrash(ended)
