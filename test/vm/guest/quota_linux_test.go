@@ -2,9 +2,11 @@ package guest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,6 +54,7 @@ func TestStorageQuota(t *testing.T) {
 		step{"nothing is left of what was removed", q.removes},
 		step{"what it costs a start", q.isCheap},
 		step{"what seccomp must prevent", q.canBeLeft},
+		step{"a tenant of a daemon", boundsATenant},
 	)
 }
 
@@ -180,8 +183,8 @@ func (q *quotas) countsFilesFromBefore(t *testing.T) {
 func (q *quotas) boundsBytes(t *testing.T) {
 	dir := filepath.Join(quotaDir, "api", "alice")
 	succeeds(t, aliceUID, dir, "mkdir new")
-	exceeds(t, aliceUID, dir, "dd if=/dev/zero of=deep/big bs=64k count=1000")
-	exceeds(t, aliceUID, dir, "dd if=/dev/zero of=new/big bs=64k count=1000")
+	exceeds(t, aliceUID, dir, "dd if=/dev/zero of=deep/big bs=1M count=64")
+	exceeds(t, aliceUID, dir, "dd if=/dev/zero of=new/big bs=1M count=64")
 	exceeds(t, aliceUID, dir, "fallocate -l 100M new/space")
 	if s := q.storage(t, alice, aliceUID); s.Use.Bytes > 8*mebibyte || s.Use.Bytes < 7*mebibyte {
 		t.Errorf("%+v", s)
@@ -199,7 +202,7 @@ func (q *quotas) boundsFiles(t *testing.T) {
 }
 
 func (q *quotas) sparesNeighbours(t *testing.T) {
-	exceeds(t, aliceUID, filepath.Join(quotaDir, "api", "alice"), "dd if=/dev/zero of=big bs=64k count=1000")
+	exceeds(t, aliceUID, filepath.Join(quotaDir, "api", "alice"), "dd if=/dev/zero of=big bs=1M count=64")
 	dir := q.give(t, bob, bobUID, 8*mebibyte, disk.Project)
 	succeeds(t, bobUID, dir, "dd if=/dev/zero of=file bs=64k count=64")
 	if s := q.storage(t, bob, bobUID); s.Use.Bytes < 4*mebibyte || s.Use.Bytes > 5*mebibyte {
@@ -210,7 +213,7 @@ func (q *quotas) sparesNeighbours(t *testing.T) {
 func (q *quotas) raises(t *testing.T) {
 	dir := q.give(t, alice, aliceUID, 16*mebibyte, disk.Project)
 	succeeds(t, aliceUID, dir, "dd if=/dev/zero of=more bs=64k count=64")
-	exceeds(t, aliceUID, dir, "dd if=/dev/zero of=more bs=64k count=1000")
+	exceeds(t, aliceUID, dir, "dd if=/dev/zero of=more bs=1M count=64")
 	succeeds(t, aliceUID, dir, "rm more big")
 }
 
@@ -233,7 +236,7 @@ func (q *quotas) handsOver(t *testing.T) {
 	if after := q.storage(t, alice, laterUID).Use; after != before {
 		t.Errorf("%+v became %+v", before, after)
 	}
-	exceeds(t, laterUID, dir, "dd if=/dev/zero of=big bs=64k count=1000")
+	exceeds(t, laterUID, dir, "dd if=/dev/zero of=big bs=1M count=64")
 	if said, ok := as(t, aliceUID, dir, "ls"); ok {
 		t.Errorf("the user of before still sees %s", said)
 	}
@@ -285,4 +288,60 @@ func (q *quotas) canBeLeft(t *testing.T) {
 	if after := q.storage(t, bob, bobUID).Use; after.Bytes >= before.Bytes {
 		t.Errorf("%s became %s: this kernel keeps a file in its project, and decision 18 asks for too much", before, after)
 	}
+}
+
+// boundsATenant goes through a whole daemon: the tenant meets the limit, cannot leave its
+// project, and goes on serving.
+func boundsATenant(t *testing.T) {
+	dir := "/srv/whole"
+	text := must(os.ReadFile(filepath.Join(payload, "notes")))
+	write(t, program, string(text), 0o755)
+	write(t, dir+"/tenement.toml", `[settings]
+domain = "localhost"
+data_dir = "`+dir+`/data"
+
+[service.notes]
+command = "sh -c 'cd $DATA_DIR; dd if=/dev/zero of=big bs=1M count=64; chattr -p 0 big; rm big; exec `+program+`'"
+health = "/health"
+isolation = "namespace"
+egress = "deny"
+readable = ["/srv/notes"]
+startup_timeout = 120
+storage_quota_mb = 8
+
+[service.notes.env]
+DATA_DIR = "{data_dir}/{id}"
+`, 0o600)
+	const config = "--config=/srv/whole/tenement.toml"
+	daemon := exec.CommandContext(t.Context(), payload+"/ten", "serve", config)
+	daemon.Cancel = func() error { return daemon.Process.Signal(syscall.SIGTERM) }
+	var said bytes.Buffer
+	daemon.Stdout, daemon.Stderr = &said, &said
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(daemon.Process.Signal(syscall.SIGTERM), daemon.Wait()); err != nil || t.Failed() {
+			t.Errorf("the daemon: %v\n%s", err, said.String())
+		}
+	}()
+	eventually(t, "the daemon serves", func() bool { return exists(dir + "/data/.tenement/ten.sock") })
+	if out, hint, status := try(t, payload+"/ten", "spawn", "notes:alice", config); status != 0 {
+		t.Fatalf("%s%s", out, hint)
+	}
+	writes(t, "with room again")
+	remembers(t, "with room again")
+	logs := run(t, payload+"/ten", "logs", "notes:alice", config)
+	for _, want := range []string{"Disk quota exceeded", "Operation not permitted"} {
+		if !strings.Contains(logs, want) {
+			t.Errorf("the tenant was not told %q:\n%s", want, logs)
+		}
+	}
+	if shown := run(t, payload+"/ten", "inspect", "notes:alice", config); !strings.Contains(shown, "8.0 MiB, 1000 files (kept by the file system: project quota)") {
+		t.Errorf("%s", shown)
+	}
+	run(t, payload+"/ten", "delete", "notes:alice", "--purge", config)
+	eventually(t, "the kernel's record is gone", func() bool {
+		return !slices.ContainsFunc(recorded(t, 1_900_000_000), func(id int) bool { return id != bobUID })
+	})
 }
