@@ -63,6 +63,7 @@ var checks = append([]check{
 	{"commands", checkCommands},
 	{"host names", checkHostNames},
 	{"open files", checkOpenFiles},
+	{"storage quotas", checkStorageQuotas},
 }, platformChecks...)
 
 func (a *app) doctorCommand() *cobra.Command {
