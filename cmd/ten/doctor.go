@@ -62,7 +62,7 @@ var checks = append([]check{
 	{"daemon", checkDaemon},
 	{"commands", checkCommands},
 	{"host names", checkHostNames},
-	{"open files", checkOpenFiles},
+	{"density", checkDensity},
 }, platformChecks...)
 
 func (a *app) doctorCommand() *cobra.Command {

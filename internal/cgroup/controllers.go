@@ -50,6 +50,11 @@ func (t *Tree) Missing() map[string]error {
 	return missing
 }
 
+// MissingIn is [Tree.Missing] for a tree in parent, a cgroup that is for tenants alone.
+func MissingIn(parent string) map[string]error {
+	return (&Tree{parent: parent, given: true}).Missing()
+}
+
 // atRoot reports whether the tree is in the root of the hierarchy, which may hold
 // processes besides.
 func (t *Tree) atRoot() bool {
