@@ -51,7 +51,7 @@ idle_timeout = 0
 	limited("share", "cpu_limit = 0.25") +
 	limited("heavy", "cpu_shares = 400") +
 	limited("light", "cpu_shares = 100") +
-	limited("forks", "pids_limit = 48") +
+	limited("forks", "pids_limit = 32") +
 	limited("files", "open_files_limit = 64") +
 	limited("disk", "io_weight = 250") + `
 [instances]
@@ -99,7 +99,7 @@ func runsSuites(t *testing.T) {
 	}
 	suite("cgroup.test", "Limits|Refused|Missing|Freeze", "")
 	run(t, "systemctl", "start", "suite-keeper")
-	suite("runtime.test", "TestHostWithCgroups/^(freeze_and_thaw|kill_ends.*|usage|out_of_memory|a_child.*|processes|share_of.*|weights|adopt)$$",
+	suite("runtime.test", "TestHostWithCgroups/^(freeze_and_thaw|kill_ends_what_is_frozen|usage|out_of_memory|a_child.*|processes|share_of.*|weights)$$",
 		"TENEMENT_CGROUP=/sys/fs/cgroup"+property(t, "suite-keeper", "ControlGroup"))
 	run(t, "systemctl", "stop", "suite-keeper")
 }
@@ -116,7 +116,7 @@ func installsLimits(t *testing.T) {
 func readsLimits(t *testing.T) {
 	for file, want := range map[string]string{
 		"memory/memory.max": "67108864", "memory/memory.swap.max": "0", "memory/memory.oom.group": "1", "memory/pids.max": "200",
-		"share/cpu.max": "25000 100000", "heavy/cpu.weight": "400", "light/cpu.weight": "100", "forks/pids.max": "48",
+		"share/cpu.max": "25000 100000", "heavy/cpu.weight": "400", "light/cpu.weight": "100", "forks/pids.max": "32",
 		"disk/io.weight": "default 250", "notes/memory.max": "max", "notes/pids.max": "max",
 	} {
 		name, file, _ := strings.Cut(file, "/")
@@ -232,7 +232,7 @@ func keepAsking(t *testing.T, who string, ask func() (int, string, error), done 
 			slices.Sort(took)
 			t.Logf("measured: %s of %d requests to the %s, p50 %s, p99 %s", t.Name(), len(took), who,
 				took[len(took)/2].Round(100*time.Microsecond), took[len(took)*99/100].Round(100*time.Microsecond))
-			if p99 := took[len(took)*99/100]; p99 > 2*time.Second { // an emulated machine
+			if p99 := took[len(took)*99/100]; p99 > 5*time.Second { // an emulated machine
 				t.Errorf("the %s took %s", who, p99)
 			}
 			return
@@ -326,7 +326,7 @@ func forksOn(t *testing.T) {
 		for range 3 {
 			status, text, err := demand(t, "forks", "/fork?n=10000", patience)
 			count, why, _ := strings.Cut(text, " ")
-			if n, _ := strconv.Atoi(count); err != nil || status != http.StatusOK || n >= 48 || !strings.Contains(why, "unavailable") {
+			if n, _ := strconv.Atoi(count); err != nil || status != http.StatusOK || n >= 32 || !strings.Contains(why, "unavailable") {
 				t.Errorf("it started %s: %d %v", text, status, err)
 			}
 		}
