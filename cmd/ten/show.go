@@ -134,7 +134,8 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		{"restarts", strconv.Itoa(in.Restarts)},
 		{"out of memory", oomKills},
 		{"data", storage.Path},
-		{"size", size(storage.UsedBytes)},
+		{"size", fmt.Sprintf("%s, %d files", size(storage.UsedBytes), storage.UsedFiles)},
+		{"quota", quota(storage)},
 	}
 	shown := rows[:0]
 	for _, row := range rows {
@@ -143,6 +144,18 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		}
 	}
 	a.printTable(shown)
+}
+
+// quota says what an instance may store, and who sees to that.
+func quota(s api.Storage) string {
+	if s.LimitBytes == 0 {
+		return ""
+	}
+	how := "measured: put to sleep when it is used up"
+	if s.Enforcement == "project" {
+		how = "kept by the file system: project quota"
+	}
+	return fmt.Sprintf("%s, %d files (%s)", size(s.LimitBytes), s.LimitFiles, how)
 }
 
 // moment is t for people and, in brackets, how long that is ago.

@@ -90,6 +90,22 @@ func wholeKind(least, most int) kind {
 	}}
 }
 
+// The first of a million uids: above those of people, of services and of nobody, and
+// such that the last one is below 2^31.
+const (
+	lowestFirstUID  = 1 << 16
+	highestFirstUID = 2_146_000_000
+)
+
+// uidBlock is such a first uid, or 0.
+var uidBlock = kind{
+	what: fmt.Sprintf("a whole number from %d to %d, or 0", lowestFirstUID, highestFirstUID),
+	hint: "the first of 1,000,000 numbers that no user or group of this machine has; 0 lets the daemon choose",
+	read: func(n *node, v *value) bool {
+		return wholeKind(0, highestFirstUID).read(n, v) && (v.whole == 0 || v.whole >= lowestFirstUID)
+	},
+}
+
 // limitKind is a whole number from least to most, or 0 for no limit.
 func limitKind(least, most int) kind {
 	number := wholeKind(0, most)

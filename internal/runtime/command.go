@@ -66,6 +66,9 @@ func (s Spec) environment(port int, vars tenement.Vars) map[string]string {
 			env[name] = value
 		}
 	}
+	if s.UID != 0 {
+		env["HOME"] = s.DataDir // the daemon's own is not there for it
+	}
 	env["PORT"] = strconv.Itoa(port)
 	env["DATA_DIR"] = s.DataDir
 	env["TENEMENT_SERVICE"] = s.Instance.Service

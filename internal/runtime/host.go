@@ -50,6 +50,7 @@ type place struct {
 	spawn     func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
 	dial      func(context.Context) (net.Conn, error)
 	leave     func() error // frees what it held, once the tree is gone
+	detach    func()       // leaves it to another daemon
 }
 
 // Start implements [Runtime].
@@ -72,7 +73,8 @@ func (h *Host) onHost(port int) place {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp4", address)
 		},
-		leave: func() error { h.ports.free(port); return nil },
+		leave:  func() error { h.ports.free(port); return nil },
+		detach: func() {},
 	}
 }
 
@@ -139,13 +141,16 @@ func (h *Host) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process, er
 		return nil, explainEnd(err, ref)
 	}
 	h.ports.claim(ref.Port)
-	return h.adoptAt(ctx, s, ref, found, h.onHost(ref.Port))
+	return h.adoptAt(ctx, s, ref, found, h.onHost(ref.Port), nil)
 }
 
-func (h *Host) adoptAt(ctx context.Context, s Spec, ref tenement.Ref, found *handle, at place) (Process, error) {
+// adoptAt takes over what was found, or ends it if its place could not be found again.
+func (h *Host) adoptAt(ctx context.Context, s Spec, ref tenement.Ref, found *handle, at place, err error) (Process, error) {
 	p := h.process(found, ref, at)
 	h.outputs.claim(ref)
-	err := p.takeOver(s)
+	if err == nil {
+		err = p.takeOver(s)
+	}
 	go p.wait()
 	if err == nil {
 		return p, nil

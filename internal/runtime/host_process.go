@@ -142,7 +142,10 @@ func (p *hostProcess) Release(ctx context.Context) error {
 }
 
 // Detach implements [Process].
-func (p *hostProcess) Detach() { p.output.detach() }
+func (p *hostProcess) Detach() {
+	p.output.detach()
+	p.at.detach()
+}
 
 func (p *hostProcess) endStragglers(ctx context.Context) error {
 	if !p.stragglers() {

@@ -19,6 +19,7 @@ var kinds = map[string]runtimetest.Opener{"host": openHost, "host with cgroups":
 func TestMain(m *testing.M) {
 	runtimetest.TenantMain()
 	runtimetest.DaemonMain(kinds)
+	runtimetest.OwnNetwork()
 	os.Exit(m.Run())
 }
 

@@ -12,6 +12,7 @@ type record struct {
 	registered bool
 	suspended  bool
 	createdAt  time.Time
+	uid        int         // 0 = none yet
 	crashes    []time.Time // oldest first
 	retryAt    time.Time   // of Backoff and Failed
 	reason     string      // why it is not ready, for operators
@@ -37,6 +38,7 @@ func (i *instance) know(row tenement.Instance) {
 		registered: true,
 		suspended:  row.Suspended,
 		createdAt:  row.CreatedAt,
+		uid:        row.UID,
 		crashes:    row.Failure.Crashes,
 		retryAt:    row.Failure.RetryAt,
 		reason:     row.Failure.Reason,

@@ -113,6 +113,7 @@ func (i *instance) onEnded(err error) {
 	i.serving.Store(nil)
 	i.releaseSlot()
 	i.stopHealth()
+	o.storage.timer.Stop()
 	o.timer.Stop()
 	fault.Point(fault.Gone)
 	i.forgetProcess()

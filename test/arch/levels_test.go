@@ -29,6 +29,7 @@ var levels = map[string]int{
 	"internal/config":    1,
 	"internal/disk":      1,
 	"internal/logs":      1,
+	"internal/network":   1,
 	"internal/probe":     1,
 	"internal/replica":   1,
 	"internal/route":     1,
@@ -63,17 +64,22 @@ var testTrees = []string{"test", "bench"}
 // imported at all; a new one is added here together with its reason in
 // docs/decisions.
 var modules = map[string][]string{
-	"github.com/coder/websocket":       {"internal/runtime/runtimetest"}, // the tenant program echoes
-	"github.com/coreos/go-systemd/v22": {"internal/daemon"},              // activation and sd_notify
-	"github.com/danielgtaylor/huma/v2": {"internal/api"},
-	"github.com/dustin/go-humanize":    {"cmd/ten"},
-	"github.com/pelletier/go-toml/v2":  {"internal/config", "cmd/ten"}, // `ten config` prints it
-	"github.com/spf13/cobra":           {"cmd/ten"},
-	"golang.org/x/net":                 {"internal/proxy"},
-	"golang.org/x/sync":                {"*"},
-	"golang.org/x/sys":                 {"*"},
-	"modernc.org/sqlite":               {"internal/store", "internal/logs", "examples/notes"},
-	"mvdan.cc/sh/v3":                   {"internal/config"},
+	"github.com/coder/websocket":             {"internal/runtime/runtimetest"}, // the tenant program echoes
+	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},              // activation and sd_notify
+	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
+	"github.com/dustin/go-humanize":          {"cmd/ten"},
+	"github.com/google/nftables":             {"internal/network"},
+	"github.com/elastic/go-seccomp-bpf":      {"internal/runtime"}, // its tables of system calls
+	"github.com/moby/profiles/seccomp":       {"internal/runtime"},
+	"github.com/opencontainers/runtime-spec": {"internal/runtime"},
+	"github.com/pelletier/go-toml/v2":        {"internal/config", "cmd/ten"}, // `ten config` prints it
+	"github.com/spf13/cobra":                 {"cmd/ten"},
+	"github.com/vishvananda/netlink":         {"internal/network"},
+	"golang.org/x/net":                       {"internal/proxy", "internal/runtime"}, // the latter: BPF
+	"golang.org/x/sync":                      {"*"},
+	"golang.org/x/sys":                       {"*"},
+	"modernc.org/sqlite":                     {"internal/store", "internal/logs", "examples/notes"},
+	"mvdan.cc/sh/v3":                         {"internal/config"},
 }
 
 // platforms are those whose files are looked at: a build tag hides imports.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,9 +62,29 @@ type former struct {
 	ref tenement.Ref
 }
 
-func (f former) Dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(f.ref.Port)))
+func (f former) Dial(ctx context.Context) (conn net.Conn, err error) {
+	var there sync.WaitGroup
+	there.Go(func() {
+		if f.ref.Isolation != tenement.IsolationProcess {
+			goruntime.LockOSThread() // never unlocked: the thread stays in the namespace until it ends
+			if err = enterNetwork(f.ref.PID); err != nil {
+				return
+			}
+		}
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(f.ref.Port)))
+	})
+	there.Wait()
+	return conn, err
+}
+
+func enterNetwork(pid int) error {
+	namespace, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/net")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = namespace.Close() }() // only read
+	return unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET)
 }
 
 // awaitReady waits until the tenant of ref answers.

@@ -70,13 +70,16 @@ func runDaemon(kinds map[string]Opener, text string) error {
 	if err != nil {
 		return err
 	}
-	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(f.DataDir)}
+	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(f.DataDir), Egress: tenement.EgressAllow}
 	for _, word := range f.Command {
 		service.Command = append(service.Command, tenement.MustTemplate(word))
 	}
 	s := runtime.Spec{
 		Instance: tenement.InstanceID{Service: "api", Name: "alice"}, Service: service, DataDir: f.DataDir,
 		Stdout: &Lines{}, Stderr: &Lines{},
+	}
+	if s.UID, err = OwnUID(f.Kind, f.DataDir); err != nil {
+		return err
 	}
 	if f.Stuck {
 		s.Stdout, s.Stderr = stuck{}, stuck{}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -123,14 +124,36 @@ func (b *bench) spec(name string, command ...string) runtime.Spec {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		b.t.Fatal(err)
 	}
-	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir)}
+	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir), Egress: tenement.EgressAllow}
 	for _, word := range command {
 		service.Command = append(service.Command, tenement.MustTemplate(word))
 	}
+	uid, err := OwnUID(b.kind, dir)
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	return runtime.Spec{
-		Instance: tenement.InstanceID{Service: "api", Name: name}, Service: service, DataDir: dir,
+		Instance: tenement.InstanceID{Service: "api", Name: name}, Service: service, DataDir: dir, UID: uid,
 		Stdout: Discard{}, Stderr: Discard{},
 	}
+}
+
+// hostKind begins the name of every kind of runtime whose tenants run as the daemon's
+// own user.
+const hostKind = "host"
+
+// lastUID is the user id that an instance was given last; those of other test processes
+// are far away.
+var lastUID atomic.Int64
+
+// OwnUID gives an instance of a kind a user id, and its data directory to it, unless it runs as the
+// daemon's own user.
+func OwnUID(kind, dataDir string) (int, error) {
+	if strings.HasPrefix(kind, hostKind) {
+		return 0, nil
+	}
+	uid := 1_900_000_000 + os.Getpid()*1000%100_000_000 + int(lastUID.Add(1))
+	return uid, os.Chown(dataDir, uid, uid)
 }
 
 // start runs s until the test ends.
@@ -269,7 +292,11 @@ func testEnvironment(t *testing.T, b *bench) {
 		"PORT=" + port, "PYTHONUNBUFFERED=1", "TENEMENT_INSTANCE=alice", "TENEMENT_SERVICE=api",
 	}
 	for _, name := range []string{"PATH", "HOME", "LANG", "TZ"} {
-		if value, ok := os.LookupEnv(name); ok {
+		value, ok := os.LookupEnv(name)
+		if name == "HOME" && s.UID != 0 {
+			value, ok = s.DataDir, true
+		}
+		if ok {
 			want = append(want, name+"="+value)
 		}
 	}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package runtimetest
+
+// OwnNetwork does nothing: only Linux has what the tests would change.
+func OwnNetwork() {}

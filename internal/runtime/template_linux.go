@@ -1,0 +1,399 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A template is a mount namespace that no process is in. Each start gets a copy of it, to
+// which only what is the instance's own has to be added. Its root is an empty directory
+// with two others: the root of tenants, who are kept in it by chroot(2), and the place for
+// what is one tenant's own.
+//
+// The kernel makes no user namespace for a process that is below the root of its mount
+// namespace (current_chrooted() in fs/namespace.c), whichever way it asks: so a tenant
+// never gets capabilities in one, although clone3(2) hides its flags from seccomp.
+type template struct {
+	namespace *os.File
+	view      view
+	identity  string // of what it shows
+}
+
+const (
+	tenantRoot  = "/root"
+	privateRoot = "/private"
+)
+
+// What a process needs of its own, at these places of the private file system.
+const (
+	privateTmp   = privateRoot + "/tmp"
+	privateShm   = privateRoot + "/shm"
+	privateRun   = privateRoot + "/run"
+	privateData  = privateRoot + "/data"
+	privateCover = privateRoot + "/cover"
+)
+
+// ownFiles are made for each process, below /run/tenement; /etc has links to them.
+var ownFiles = []string{"passwd", "group", "hosts"}
+
+// newTemplate builds one for v. Whatever v shows of the data directory, in which serviceDir
+// is, and of the hidden files is covered. base is any directory that v does not show.
+func newTemplate(v view, serviceDir string, hidden []string, base string) (*template, error) {
+	t := &template{view: v}
+	err := onThread(func() (err error) {
+		if t.identity, err = v.identity(); err != nil {
+			return err
+		}
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("make a mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("keep mounts from the host: %w", err)
+		}
+		unix.Umask(0)
+		b := builder{base: base, root: base + tenantRoot}
+		if err := b.build(v, serviceDir, hidden); err != nil {
+			return err
+		}
+		t.namespace, err = os.Open(tenantRoot + "/proc/thread-self/ns/mnt")
+		return err
+	})
+	return t, err
+}
+
+// identity changes when a path of v comes to lead to another file, when something else
+// was put into /etc, and when this machine gets other name servers.
+func (v *view) identity() (string, error) {
+	var text strings.Builder
+	for _, b := range slices.Concat(v.binds, v.late) {
+		var stat unix.Stat_t
+		if err := unix.Lstat(b.source, &stat); err != nil {
+			return "", &os.PathError{Op: "lstat", Path: b.source, Err: err}
+		}
+		fmt.Fprintf(&text, "%d:%d ", stat.Dev, stat.Ino)
+	}
+	for _, path := range []string{"/etc", "/etc/resolv.conf"} {
+		var stat unix.Stat_t
+		if err := unix.Stat(path, &stat); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", &os.PathError{Op: "stat", Path: path, Err: err}
+		}
+		fmt.Fprintf(&text, "%d.%d ", stat.Mtim.Sec, stat.Mtim.Nsec)
+	}
+	return text.String(), nil
+}
+
+// builder mounts one template. It works in a mount namespace of its own, where every
+// mistake goes away with the thread.
+type builder struct {
+	base string // becomes the root of the namespace
+	root string // becomes the root of tenants
+}
+
+func (b *builder) build(v view, serviceDir string, hidden []string) error {
+	trees, err := openTrees(v.binds) // before the base covers anything
+	if err != nil {
+		return err
+	}
+	defer closeTrees(trees)
+	if err := b.mountRoots(); err != nil {
+		return err
+	}
+	dataDir, covered := filepath.Dir(serviceDir), private(serviceDir)
+	ours := []string{"/"}
+	if !covered {
+		ours = append(ours, dataDir)
+	}
+	for i, bind := range v.binds {
+		if !covered && bind.path > dataDir {
+			covered = true
+			if err := b.coverData(dataDir); err != nil {
+				return err
+			}
+		}
+		if err := b.attach(trees[i], bind.path); err != nil {
+			return err
+		}
+	}
+	places := []string{"/tmp", "/run"}
+	if !private(serviceDir) {
+		places = append(places, serviceDir)
+	}
+	if !covered {
+		if err := b.coverData(dataDir); err != nil {
+			return err
+		}
+	}
+	for _, step := range []func() error{
+		func() error { return b.makePlaces(places...) },
+		func() error { return b.link(v.links) },
+		func() error { return writeFiles(b.root+"/etc", map[string]string{"resolv.conf": v.resolver}) },
+		b.mountProc,
+		b.makeDevices,
+		func() error { return b.hide(hidden) },
+		func() error { return b.finish(ours...) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// coverData mounts an empty directory in the place of all tenants' data.
+func (b *builder) coverData(dataDir string) error {
+	if err := makePlace(b.root+dataDir, true); err != nil {
+		return err
+	}
+	return unix.Mount("tenement", b.root+dataDir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "mode=0755,size=64k,nr_inodes=1k")
+}
+
+func (b *builder) mountRoots() error {
+	const quiet = unix.MS_NOSUID | unix.MS_NOEXEC
+	err := unix.Mount("tenement", b.base, "tmpfs", quiet|unix.MS_NODEV, "mode=0755,size=64k,nr_inodes=16")
+	if err != nil {
+		return fmt.Errorf("mount an empty root: %w", err)
+	}
+	if err := errors.Join(os.Mkdir(b.root, 0o755), os.Mkdir(b.base+privateRoot, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Mount("tenement", b.root, "tmpfs", quiet, "mode=0755,size=1m,nr_inodes=4k"); err != nil {
+		return fmt.Errorf("mount a root: %w", err)
+	}
+	return nil
+}
+
+func openTrees(binds []bind) (trees []int, err error) {
+	for _, b := range binds {
+		tree, err := openTree(b.source, b.writable)
+		if err != nil {
+			closeTrees(trees)
+			return nil, err
+		}
+		trees = append(trees, tree)
+	}
+	return trees, nil
+}
+
+func closeTrees(trees []int) {
+	for _, tree := range trees {
+		_ = unix.Close(tree)
+	}
+}
+
+// openTree takes a file or directory of the host, with all that is mounted below it.
+func openTree(path string, writable bool) (fd int, err error) {
+	fd, err = unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return -1, &os.PathError{Op: "open_tree", Path: path, Err: err}
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
+	if !writable {
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		return -1, errors.Join(&os.PathError{Op: "mount_setattr", Path: path, Err: err}, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// attach mounts a tree at a path below the root, which it makes if need be.
+func (b *builder) attach(tree int, path string) error { return attach(tree, b.root, path) }
+
+func attach(tree int, root, path string) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(tree, &stat); err != nil {
+		return err
+	}
+	if err := makePlace(root+path, stat.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
+		return err
+	}
+	return attachAt(tree, root, path)
+}
+
+// attachAt mounts a tree below root. It follows no link on the way: some may be a
+// tenant's.
+func attachAt(tree int, root, path string) error {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(dir)
+	place, err := unix.Openat2(dir, strings.TrimPrefix(path, "/"), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return &os.PathError{Op: "open the place for", Path: path, Err: err}
+	}
+	defer unix.Close(place)
+	if err := unix.MoveMount(tree, "", place, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "move_mount", Path: path, Err: err}
+	}
+	return nil
+}
+
+// makePlace makes an empty directory or file to mount on, unless there is one.
+func makePlace(at string, dir bool) error {
+	if _, err := os.Lstat(at); err == nil {
+		return nil
+	}
+	if dir {
+		return os.MkdirAll(at, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+func (b *builder) link(links map[string]string) error {
+	all := map[string]string{"/var/tmp": "/tmp", "/var/run": "/run"}
+	for path, target := range links {
+		all[path] = target
+	}
+	for _, name := range ownFiles {
+		all["/etc/"+name] = "/run/tenement/" + name
+	}
+	for path, target := range all {
+		if err := os.MkdirAll(filepath.Dir(b.root+path), 0o755); err != nil {
+			return err
+		}
+		err := os.Symlink(target, b.root+path)
+		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EROFS) { // the service was given what is there
+			return err
+		}
+	}
+	return nil
+}
+
+// What of /proc is about the machine and not about a process: other runtimes keep the
+// same entries from containers (config-linux.md of the OCI, maskedPaths, readonlyPaths).
+var (
+	maskedProc   = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"}
+	readOnlyProc = []string{"bus", "fs", "irq", "sys", "sysrq-trigger"}
+)
+
+// mountProc shows each process those that it may trace: those of its own uid.
+func (b *builder) mountProc() error {
+	proc := b.root + "/proc"
+	if err := os.Mkdir(proc, 0o755); err != nil {
+		return err
+	}
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("proc", proc, "proc", quiet, "hidepid=invisible"); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	for _, name := range readOnlyProc {
+		if err := b.cover("/proc/"+name, b.root+"/proc/"+name); err != nil {
+			return err
+		}
+	}
+	return b.hide(prefixed("/proc/", maskedProc))
+}
+
+// cover mounts source, read-only, over a path below the root, if both are there.
+func (b *builder) cover(path, source string) error {
+	tree, err := openTree(source, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return attachAt(tree, b.root, path)
+}
+
+// hide covers what is there of some paths with nothing.
+func (b *builder) hide(paths []string) error {
+	empty := b.base + "/empty"
+	if err := os.Mkdir(empty, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, path := range paths {
+		info, err := os.Lstat(b.root + path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return err
+		case info.IsDir():
+			err = b.cover(path, empty)
+		default:
+			err = b.cover(path, "/dev/null")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	devices     = map[string]int{"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9} // minor numbers of major 1
+	deviceLinks = map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}
+)
+
+func (b *builder) makeDevices() error {
+	dev := b.root + "/dev/"
+	err := errors.Join(os.MkdirAll(dev+"pts", 0o755), os.Mkdir(dev+"shm", 0o755))
+	for name, minor := range devices {
+		err = errors.Join(err, unix.Mknod(dev+name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, uint32(minor)))))
+	}
+	err = errors.Join(err, unix.Mknod(dev+"tty", unix.S_IFCHR|0o666, int(unix.Mkdev(5, 0))))
+	for name, target := range deviceLinks {
+		err = errors.Join(err, os.Symlink(target, dev+name))
+	}
+	if err != nil {
+		return fmt.Errorf("make devices: %w", err)
+	}
+	return nil
+}
+
+// makePlaces makes what is mounted on at each start.
+func (b *builder) makePlaces(paths ...string) error {
+	for _, path := range paths {
+		if err := makePlace(b.root+path, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish makes mounts of ours unchangeable, and the base the root of the namespace.
+func (b *builder) finish(ours ...string) error {
+	for _, path := range ours {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(unix.AT_FDCWD, b.root+path, 0, &attr); err != nil {
+			return fmt.Errorf("make %s read-only: %w", path, err)
+		}
+	}
+	if err := unix.Chdir(b.base); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount the root of the host: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+func prefixed(prefix string, names []string) []string {
+	var paths []string
+	for _, name := range names {
+		paths = append(paths, prefix+name)
+	}
+	return paths
+}

@@ -1,0 +1,201 @@
+package runtime
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"tenement"
+	"tenement/internal/network"
+)
+
+// view is what isolated processes of one service find in their file system, besides what
+// each has of its own: its data directory, /tmp, /dev/shm and /run. What is not named is
+// not there.
+type view struct {
+	binds    []bind
+	late     []bind            // below a place of the process's own: mounted there at each start
+	resolver string            // text of /etc/resolv.conf
+	links    map[string]string // by path, as the host has them: /bin is usr/bin on most
+}
+
+// bind shows a file or a directory of the host.
+type bind struct {
+	path     string
+	source   string // where path leads to
+	writable bool
+}
+
+// What every program may read. Of /etc it is what libraries look up: nothing that is about
+// this machine, its users or its services.
+var (
+	systemPaths = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"}
+	systemFiles = []string{
+		"alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version", "fonts", "gai.conf", "host.conf",
+		"java*", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "locale.conf", "localtime", "magic", "magic.mime",
+		"mime.types", "nsswitch.conf", "os-release", "perl", "pki", "protocols", "python3*", "rpc", "services", "ssl", "timezone",
+	}
+)
+
+// newView says what processes of a service see, of which own are the paths that its
+// command names. A path of `readable` or `writable` that is missing is CodeUnavailable.
+func newView(service *tenement.Service, own []string) (view, error) {
+	v := view{links: make(map[string]string)}
+	for _, path := range systemPaths {
+		v.addSystem(path)
+	}
+	for _, name := range systemFiles {
+		matches, _ := filepath.Glob("/etc/" + name) // fails only on a bad pattern
+		for _, path := range matches {
+			v.addSystem(path)
+		}
+	}
+	for _, path := range own {
+		if err := v.add(path, false); err != nil {
+			continue // an argument that only looks like a path, or a start that fails by itself
+		}
+	}
+	for key, paths := range map[string][]string{"readable": service.Readable, "writable": service.Writable} {
+		for _, path := range paths {
+			if err := v.add(path, key == "writable"); err != nil {
+				return view{}, &tenement.Error{
+					Code: tenement.CodeUnavailable, Op: "show " + path + " to " + service.Name, Err: err,
+					Hint: "make it, or take it from `" + key + "` of [service." + service.Name + "]",
+				}
+			}
+		}
+	}
+	v.simplify()
+	var err error
+	v.resolver, err = resolver(service.Egress)
+	return v, err
+}
+
+// resolver is a resolv.conf(5) for those who reach the name servers of this machine.
+func resolver(egress tenement.Egress) (string, error) {
+	if egress == tenement.EgressDeny {
+		return "", nil
+	}
+	servers, err := network.Nameservers()
+	if err != nil {
+		return "", fmt.Errorf("find the name servers of this machine: %w", err)
+	}
+	var text strings.Builder
+	for _, server := range servers {
+		text.WriteString("nameserver " + server.String() + "\n")
+	}
+	return text.String(), nil
+}
+
+// addSystem shows a path as it is, a link as a link if it leads to /usr. Not every system
+// has every path.
+func (v *view) addSystem(path string) {
+	source, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return
+	}
+	if target, err := os.Readlink(path); err == nil && within("/usr", source) {
+		v.links[path] = target
+		return
+	}
+	v.binds = append(v.binds, bind{path: path, source: source})
+}
+
+// add shows a path, and what it leads to at its own place: a program finds its files by
+// either.
+func (v *view) add(path string, writable bool) error {
+	source, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	v.binds = append(v.binds, bind{path, source, writable}, bind{source, source, writable})
+	return nil
+}
+
+// ownPaths is what the command names: the working directory, the program with every link
+// on the way to it, and arguments that are absolute paths, such as a script's. A program
+// of a Python virtual environment comes with all of that.
+func ownPaths(s Spec, c command) []string {
+	var paths []string
+	if !within(s.DataDir, c.dir) {
+		paths = append(paths, c.dir)
+	}
+	for _, word := range c.args[1:] {
+		if filepath.IsAbs(word) && !within(filepath.Clean(word), s.DataDir) { // "/" is not meant to be shown
+			paths = append(paths, filepath.Clean(word))
+		}
+	}
+	for path := filepath.Clean(c.path); ; {
+		paths = append(paths, path)
+		prefix := filepath.Dir(filepath.Dir(path))
+		if _, err := os.Stat(filepath.Join(prefix, "pyvenv.cfg")); err == nil {
+			paths = append(paths, prefix)
+		}
+		target, err := os.Readlink(path)
+		if err != nil || len(paths) > maxLinks {
+			return paths
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+}
+
+// maxLinks bounds the links on the way to a program, as the kernel does
+// (path_resolution(7)).
+const maxLinks = 40
+
+// simplify sorts the binds, parents first, and leaves out what is shown already.
+func (v *view) simplify() {
+	slices.SortStableFunc(v.binds, func(a, b bind) int {
+		if n := cmp.Compare(a.path, b.path); n != 0 {
+			return n
+		}
+		if a.writable == b.writable {
+			return 0
+		}
+		if a.writable {
+			return -1
+		}
+		return 1
+	})
+	var kept []bind
+	for _, b := range v.binds {
+		switch {
+		case v.shown(kept, b) || v.shown(v.late, b):
+		case private(b.path):
+			v.late = append(v.late, b)
+		default:
+			kept = append(kept, b)
+		}
+	}
+	v.binds = kept
+}
+
+// private reports whether path lies where each process has a place of its own.
+func private(path string) bool { return within("/tmp", path) || within("/run", path) }
+
+// shown reports whether b needs no place of its own: it lies in what another bind shows,
+// be it as a link to a place that has its own, or behind a link.
+func (v *view) shown(kept []bind, b bind) bool {
+	for link := range v.links {
+		if within(link, b.path) {
+			return true
+		}
+	}
+	for _, k := range slices.Backward(kept) {
+		if within(k.path, b.path) {
+			return k.path == b.path || b.path != b.source || k.writable == b.writable
+		}
+	}
+	return false
+}
+
+// within reports whether path is dir or lies below it. Both are clean and absolute.
+func within(dir, path string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
