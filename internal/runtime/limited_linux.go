@@ -40,7 +40,7 @@ func startLimited(c command, attr *os.ProcAttr) (*os.Process, error) {
 	}
 	child, err := os.StartProcess(c.path, c.args, attr)
 	if err == nil {
-		err = limitStopped(child.Pid, c.openFiles, before)
+		err = limitStopped(child.Pid, c.openFiles, attr.Sys.Credential, before)
 	}
 	if unblock := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); unblock != nil {
 		err = errors.Join(err, unblock)
@@ -54,9 +54,9 @@ func startLimited(c command, attr *os.ProcAttr) (*os.Process, error) {
 	return nil, errors.Join(err, abandon(child))
 }
 
-// limitStopped bounds the descriptors of a traced child and lets it go, with the signals
-// blocked that are in mask.
-func limitStopped(pid, openFiles int, mask unix.Sigset_t) error {
+// limitStopped bounds the descriptors of a traced child, whose user may be another, and
+// lets it go, with the signals blocked that are in mask.
+func limitStopped(pid, openFiles int, user *syscall.Credential, mask unix.Sigset_t) error {
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(pid, &status, unix.WALL, nil)
@@ -71,13 +71,41 @@ func limitStopped(pid, openFiles int, mask unix.Sigset_t) error {
 		return errors.New("it ended before its first instruction")
 	}
 	limit := unix.Rlimit{Cur: uint64(openFiles), Max: uint64(openFiles)}
-	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+	bound := func() error { return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil) }
+	err := bound()
+	if errors.Is(err, unix.EPERM) && user != nil {
+		err = withRealUser(user, bound)
+	}
+	if err != nil {
 		return unlimited(err)
 	}
 	if err := setSignalMask(pid, mask); err != nil {
 		return fmt.Errorf("unblock its signals: %w", err)
 	}
 	return unix.PtraceDetach(pid)
+}
+
+// withRealUser runs do while the calling thread has the real ids of user, by whom a
+// daemon without CAP_SYS_RESOURCE may limit that user's processes (prlimit(2)). The
+// effective ones, and with them all rights, stay. Nobody may have those ids and run
+// meanwhile: he could signal the thread, and so the daemon.
+func withRealUser(user *syscall.Credential, do func() error) error {
+	const same = ^uintptr(0)
+	set := func(uid, gid uintptr) error { // of this thread, not as syscall.Setresuid of all
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, gid, same, same); errno != 0 {
+			return errno
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, same, same); errno != 0 {
+			return errno
+		}
+		return nil
+	}
+	uid, gid := uintptr(unix.Getuid()), uintptr(unix.Getgid())
+	err := set(uintptr(user.Uid), uintptr(user.Gid))
+	if err == nil {
+		err = do()
+	}
+	return errors.Join(err, set(uid, gid))
 }
 
 // kernelSigset is the size of a signal set as the kernel has it, in bytes.
