@@ -47,6 +47,7 @@ domain = "localhost"
 command = "` + program + `"
 health = "/health"
 idle_timeout = 0
+startup_timeout = 60
 ` + limited("memory", "memory_limit_mb = 64\npids_limit = 200\nopen_files_limit = 128") +
 	limited("share", "cpu_limit = 0.25") +
 	limited("heavy", "cpu_shares = 400") +
@@ -110,6 +111,9 @@ func installsLimits(t *testing.T) {
 	}
 	write(t, configFile, limitsConfiguration, 0o644)
 	run(t, payload+"/ten", "install")
+	if status, text, err := demand(t, "notes", "/health", patience); err != nil || status != http.StatusOK {
+		t.Fatalf("notes: %d %s %v", status, text, err)
+	}
 }
 
 // readsLimits: what the configuration says is what the kernel has.
