@@ -143,7 +143,7 @@ func testOutlivesDaemon(t *testing.T, b *bench) {
 		t.Fatal(err)
 	}
 	b.end(p)
-	if Alive(ref.PID) || Alive(child) {
+	if Alive(ref.PID) || b.lives(ref, child) {
 		t.Error("something of the tree is alive")
 	}
 	_, rest, _ := strings.Cut(stdout.String(), "a line in parts\n")
@@ -267,7 +267,7 @@ func testAdoptUntrusted(t *testing.T, b *bench) {
 		if tenement.CodeOf(err) != tenement.CodeUnavailable {
 			t.Errorf("%s: error %v", name, err)
 		}
-		if Alive(ref.PID) || Alive(child) {
+		if Alive(ref.PID) || b.lives(was, child) {
 			t.Errorf("%s: it is still alive", name)
 		}
 		for _, path := range []string{was.Stdout, was.Stderr, was.Cgroup} {

@@ -1,0 +1,351 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tenement"
+	"tenement/internal/cgroup"
+	"tenement/internal/network"
+)
+
+// Sandbox is the "sandbox" runtime: each process has a kernel of its own, gVisor's, that
+// is itself a process without rights on the host's. What it may see, its network and its
+// user id are those of [Namespace].
+type Sandbox struct {
+	namespaces *Namespace
+	host       *Host
+	dir        string
+
+	mu   sync.Mutex
+	used map[string]bool // the bundles that belong to a process of ours
+}
+
+// NewSandbox makes the runtime; it shares with the others what both have to do alike. dir
+// is made if need be, and with it what lies above: everybody must be able to pass through
+// all of it, and as with the host's no other live daemon may have it. runsc is looked for
+// at each start.
+func NewSandbox(namespaces *Namespace, dir string) (*Sandbox, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
+		return nil, fmt.Errorf("make a directory for sandboxes: %w", err)
+	}
+	return &Sandbox{namespaces: namespaces, host: namespaces.host, dir: dir, used: make(map[string]bool)}, nil
+}
+
+// Start implements [Runtime].
+func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
+	if s.UID <= 0 {
+		return nil, &tenement.Error{Code: tenement.CodeInternal, Op: "start " + s.Instance.String(), Err: errors.New("it has no user id of its own")}
+	}
+	if b.host.cgroups == nil {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: errors.New("a sandbox needs a cgroup, and there is none to be had"),
+			Hint: "run the daemon as root on a machine with a cgroup v2 hierarchy",
+		}
+	}
+	runsc, err := FindRunsc()
+	if err != nil {
+		return nil, err
+	}
+	in, err := b.namespaces.network.Take(ctx, s.Service.Egress)
+	if err != nil {
+		return nil, err
+	}
+	x := &box{runtime: b, in: in}
+	at := x.place(s.UID)
+	at.spawn = func(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
+		ctx, cancel := context.WithTimeout(ctx, bootTime)
+		defer cancel()
+		return x.spawn(ctx, runsc, s, c, files, attr)
+	}
+	return b.host.startAt(s, at)
+}
+
+// Adopt implements [Runtime].
+func (b *Sandbox) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process, error) {
+	found, err := adopt(ref)
+	if err != nil {
+		return nil, err
+	}
+	in, lost, err := b.namespaces.findNetwork(found, ref)
+	if err != nil {
+		found.close()
+		return nil, err
+	}
+	x := &box{runtime: b, in: in}
+	x.claim(ref.Stdout)
+	return b.host.adoptAt(ctx, s, ref, found, x.place(s.UID), lost)
+}
+
+// Sweep removes what sandboxes of an earlier daemon have left that are gone. Call it when
+// all that live were adopted.
+func (b *Sandbox) Sweep() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	entries, err := os.ReadDir(b.dir)
+	for _, entry := range entries {
+		if dir := filepath.Join(b.dir, entry.Name()); !b.used[dir] {
+			err = errors.Join(err, removeBundle(dir))
+		}
+	}
+	return err
+}
+
+// box is one sandbox.
+type box struct {
+	runtime *Sandbox
+	in      *network.Namespace // nil if it was not found again
+	dir     string             // of its bundle; "" when it is not known
+	started *control           // on which it was started, till wait has it
+}
+
+const (
+	containerID = "tenant" // within a directory of its own every sandbox has the same
+	socketName  = "runsc-" + containerID + ".sock"
+	pidName     = "pid"
+	logName     = "log"
+)
+
+// What a sandbox may take that works.
+const (
+	bootTime   = 60 * time.Second // from nothing to its first instruction
+	signalTime = 2 * time.Second
+)
+
+func (x *box) place(uid int) place {
+	at := place{
+		isolation: tenement.IsolationSandbox,
+		port:      tenantPort,
+		uid:       uid,
+		wait:      x.wait,
+		signal:    x.signal,
+		leave:     x.leave,
+	}
+	if x.in != nil {
+		at.slot, at.detach = x.in.Slot(), x.in.Detach
+		at.dial = func(ctx context.Context) (net.Conn, error) { return x.in.Dial(ctx, tenantPort) }
+	}
+	return at
+}
+
+// claim gives the box the bundle that belongs to a FIFO: the names of both are unlike
+// those of every other life.
+func (x *box) claim(fifo string) {
+	name, ok := strings.CutSuffix(filepath.Base(fifo), ".stdout")
+	if !ok || name == "" {
+		return // not one of ours: what there is goes with the next sweep
+	}
+	x.dir = filepath.Join(x.runtime.dir, name)
+	x.runtime.mu.Lock()
+	defer x.runtime.mu.Unlock()
+	x.runtime.used[x.dir] = true
+}
+
+// leave frees what the box held, once its processes are gone.
+func (x *box) leave() error {
+	var err error
+	if x.in != nil {
+		err = x.in.Close()
+	}
+	if x.started != nil {
+		x.started.close()
+	}
+	if x.dir == "" {
+		return err
+	}
+	x.runtime.mu.Lock()
+	defer x.runtime.mu.Unlock()
+	delete(x.runtime.used, x.dir)
+	return errors.Join(err, removeBundle(x.dir))
+}
+
+// spawn makes the sandbox, and then starts the program in it on a connection that is also
+// asked how it ends: the sandbox stays until it has told.
+func (x *box) spawn(ctx context.Context, runsc string, s Spec, c command, files []*os.File, attr *syscall.SysProcAttr) (_ *handle, err error) {
+	t, err := x.runtime.namespaces.template(s, c)
+	if err != nil {
+		return nil, err
+	}
+	x.claim(files[1].Name())
+	if err := writeBundle(x.dir, s, c, t.view, x.runtime.namespaces.hidden); err != nil {
+		return nil, err
+	}
+	undo := cleanup{func() { x.runtime.host.warn("end a sandbox that was not started", endGroup(attr.CgroupFD)) }}
+	defer undo.unless(&err)
+	if err := x.create(ctx, runsc, s, t, files, attr); err != nil {
+		return nil, err
+	}
+	h, err := x.find()
+	if err != nil {
+		return nil, err
+	}
+	undo.add(h.close)
+	x.started, err = dialControl(ctx, filepath.Join(x.dir, socketName))
+	if err != nil {
+		return nil, err
+	}
+	if err := x.started.start(ctx); err != nil {
+		return nil, x.failure(s, c, err)
+	}
+	return h, nil
+}
+
+// create has runsc make the sandbox, with everything but the program running.
+func (x *box) create(ctx context.Context, runsc string, s Spec, t *template, files []*os.File, attr *syscall.SysProcAttr) error {
+	cmd := exec.CommandContext(ctx, runsc,
+		"--root="+x.dir,
+		"--log="+filepath.Join(x.dir, logName), "--log-format=json",
+		"--platform=systrap",
+		"--network=host",                 // of this thread, which is in the tenant's
+		"--gofer-network-namespace=host", // any other is mounted below --root
+		"--ignore-cgroups",               // it begins in the right one
+		"--overlay2=none",                // nothing is written to the skeleton
+		"create", "--bundle="+x.dir, "--pid-file="+filepath.Join(x.dir, pidName), containerID)
+	cmd.Env = []string{}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
+	cmd.SysProcAttr = attr
+	err := onThread(func() error {
+		if err := mountBundle(x.dir, s, t); err != nil {
+			return err
+		}
+		if err := x.in.Enter(); err != nil {
+			return err
+		}
+		unix.Umask(0o077) // its control socket is nobody else's
+		return cmd.Start()
+	})
+	if err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return errors.Join(x.complaint(), fmt.Errorf("runsc create: %w", err))
+	}
+	return nil
+}
+
+// complaint is what runsc and its children have written down before they failed.
+func (x *box) complaint() error {
+	file, err := os.Open(filepath.Join(x.dir, logName))
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	var all []error
+	in := json.NewDecoder(io.LimitReader(file, maxAnswers))
+	for {
+		var line struct{ Msg string }
+		if in.Decode(&line) != nil {
+			return errors.Join(all...)
+		}
+		all = append(all, errors.New(line.Msg))
+	}
+}
+
+// find gives the sandbox process. Whoever holds its handle before it has answered knows
+// that the pid had not passed to another process.
+func (x *box) find() (*handle, error) {
+	text, err := os.ReadFile(filepath.Join(x.dir, pidName))
+	if err != nil {
+		return nil, err
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open a pidfd of the sandbox: %w", err)
+	}
+	h := newHandle(pid, fd)
+	stat, err := readStat(pid)
+	if err != nil {
+		h.close()
+		return nil, err
+	}
+	h.startTime = stat.startTime
+	return h, nil
+}
+
+// failure says why a program does not begin.
+func (x *box) failure(s Spec, c command, err error) error {
+	return &tenement.Error{
+		Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: err,
+		Hint: fmt.Sprintf("if it runs by hand in %s, then it, its interpreter or something else that it needs is not among what an isolated program sees: add that to `readable` of [service.%s]", c.dir, s.Instance.Service),
+	}
+}
+
+// endGroup ends everything in a cgroup that is open as fd.
+func endGroup(fd int) error {
+	group := cgroup.At("/proc/self/fd/" + strconv.Itoa(fd))
+	if err := group.Kill(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killWait) //nolint:forbidigo // whatever the caller's has come to
+	defer cancel()
+	var err error
+	gone := until(ctx, func() bool {
+		var populated bool
+		populated, err = group.Populated()
+		return err == nil && !populated
+	})
+	if !gone {
+		return errors.Join(err, errors.New("a sandbox survives SIGKILL"))
+	}
+	return nil
+}
+
+// wait asks the sandbox how its main process has ended. One that cannot tell was itself
+// ended.
+func (x *box) wait(h *handle) tenement.Exit {
+	ctx := context.Background() //nolint:forbidigo // for as long as it lives
+	c := x.started
+	if c == nil {
+		var err error
+		if c, err = dialControl(ctx, filepath.Join(x.dir, socketName)); err != nil {
+			return h.wait()
+		}
+	}
+	status, err := c.wait(ctx)
+	c.close() // now it ends
+	if err != nil {
+		return h.wait()
+	}
+	h.until(ended)
+	return exitOf(status)
+}
+
+// signal is for the main process, and harmless once it has ended.
+func (x *box) signal(h *handle, sig syscall.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), signalTime) //nolint:forbidigo // the caller has none
+	defer cancel()
+	c, err := dialControl(ctx, filepath.Join(x.dir, socketName))
+	if err == nil {
+		defer c.close()
+		err = c.signal(ctx, sig)
+	}
+	if err == nil || h.hasEnded() {
+		return nil
+	}
+	if sig == syscall.SIGKILL { // then without its help
+		return h.signal(sig)
+	}
+	return fmt.Errorf("signal %s: %w", sig, err)
+}
