@@ -21,6 +21,7 @@ const (
 	CodeSuspended       Code = "suspended"       // switched off by the operator
 	CodeUnavailable     Code = "unavailable"     // the instance cannot be started now
 	CodeFull            Code = "full"            // a bound on waiting work is reached
+	CodeStorageFull     Code = "storage_full"    // the instance has used up its storage quota
 	CodeTimeout         Code = "timeout"         // the tenant took too long
 	CodeBroken          Code = "broken"          // the tenant broke off
 	CodeUnreachable     Code = "unreachable"     // the daemon does not answer
@@ -41,6 +42,7 @@ var codeTable = map[Code]struct{ httpStatus, exitStatus int }{
 	CodeSuspended:       {http.StatusServiceUnavailable, 1},
 	CodeUnavailable:     {http.StatusServiceUnavailable, 1},
 	CodeFull:            {http.StatusServiceUnavailable, 1},
+	CodeStorageFull:     {http.StatusInsufficientStorage, 1},
 	CodeTimeout:         {http.StatusGatewayTimeout, 1},
 	CodeBroken:          {http.StatusBadGateway, 1},
 	CodeUnreachable:     {http.StatusBadGateway, 5},

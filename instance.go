@@ -1,6 +1,7 @@
 package tenement
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -13,6 +14,8 @@ type Instance struct {
 	Weight    int // share of its service's own host; 0 = none
 	Suspended bool
 	CreatedAt time.Time
+	UID       int     // user and group of its processes where they have one of their own; 0 = none yet
+	OOMKills  int     // how often it was ended because memory was short, ever
 	Failure   Failure // the zero value when it did not fail of late
 }
 
@@ -58,13 +61,19 @@ type Exit struct {
 	Status int    // exit status; -1 when it was ended by a signal or is unknown
 	Signal string // "killed", "terminated", …; "" when it exited by itself
 	Known  bool   // false when nobody could tell
+	OOM    bool   // the kernel ended it, or what it needed, because memory was short
 }
+
+// ErrOutOfMemory is why a process has ended that has [Exit.OOM].
+var ErrOutOfMemory = errors.New("out of memory: ended by the kernel")
 
 // Failed reports whether the process ended in a way that [RestartOnFailure] restarts.
 func (e Exit) Failed() bool { return !e.Known || e.Status != 0 }
 
 func (e Exit) String() string {
 	switch {
+	case e.OOM:
+		return ErrOutOfMemory.Error()
 	case !e.Known:
 		return "exited, status unknown"
 	case e.Signal != "":
@@ -99,6 +108,7 @@ type Status struct {
 	Leases     int       // requests, streams and upgraded connections under way
 	Waiting    int       // requests held until it is ready
 	Restarts   int       // within the restart window
+	OOMKills   int       // how often it was ended because memory was short, ever
 	RetryAt    time.Time // next start, in backoff and failed
 	Reason     string    // why it is not ready, for operators
 	CreatedAt  time.Time

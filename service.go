@@ -80,6 +80,13 @@ type Limits struct {
 	Storage   Bytes   // of the data directory
 }
 
+// Usage is what a process and all it has started use together.
+type Usage struct {
+	CPU    time.Duration // that all of them have run, what has ended included where there are cgroups
+	Memory Bytes         // now
+	Tasks  int           // processes and threads, now
+}
+
 // HealthCheck says how a service tells that it works.
 type HealthCheck struct {
 	Path     string        // answered with 2xx when well; "" = no checks, ready when it accepts a connection

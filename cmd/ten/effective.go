@@ -34,6 +34,7 @@ func effective(cfg *config.Config) []section {
 		{"admin_host", cfg.AdminHost},
 		{"max_starting", cfg.MaxStarting},
 		{"max_waiting", cfg.MaxWaiting},
+		{"uid_first", cfg.FirstUID},
 		{"log_instance_mb", cfg.LogInstance >> 20},
 		{"log_total_mb", cfg.LogTotal >> 20},
 		{"log_retention", seconds(cfg.LogRetention)},
@@ -64,6 +65,9 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"command", command},
 		{"workdir", s.Workdir.String()},
 		{"isolation", s.Isolation},
+		{"readable", s.Readable},
+		{"writable", s.Writable},
+		{"egress", s.Egress},
 		{"health", s.Health.Path},
 		{"health_check_interval", seconds(s.Health.Interval)},
 		{"idle_timeout", seconds(s.Timeouts.Idle)},
@@ -79,7 +83,14 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"backoff_max_ms", s.Restart.BackoffMax.Milliseconds()},
 		{"create", s.Create},
 		{"storage_persist", s.Persist},
+		{"storage_quota_mb", s.Limits.Storage >> 20},
 		{"max_body_mb", s.MaxBody >> 20},
+		{"memory_limit_mb", s.Limits.Memory >> 20},
+		{"cpu_shares", s.Limits.CPUShares},
+		{"cpu_limit", s.Limits.CPU},
+		{"pids_limit", s.Limits.PIDs},
+		{"io_weight", s.Limits.IOWeight},
+		{"open_files_limit", s.Limits.OpenFiles},
 	}
 }
 

@@ -21,12 +21,15 @@ import (
 
 	"tenement"
 	"tenement/internal/api"
+	"tenement/internal/cgroup"
 	"tenement/internal/config"
 	"tenement/internal/daemon"
 )
 
 const (
 	serviceUnit = "tenement.service"
+	tenantsUnit = "tenement-tenants.service"
+	sliceUnit   = "tenement.slice"
 	socketUnit  = "tenement.socket"
 	unitDir     = "/etc/systemd/system"
 
@@ -47,6 +50,7 @@ type installation struct {
 	DataDir      string // absolute
 	ListenStream string // as systemd.socket(5) writes it
 	FrontName    string
+	SliceCgroup  string // absolute path of the directory; "" without cgroups of version 2
 
 	text    []byte // of a first configuration
 	program []byte // to be copied to Binary; nil when it is there
@@ -55,6 +59,17 @@ type installation struct {
 
 // Root reports whether the daemon is root.
 func (i *installation) Root() bool { return i.User == "root" }
+
+// Slice is what daemon and tenants share of the machine.
+func (i *installation) Slice() string { return sliceUnit }
+
+// Cgroup is the directory of the tenants' unit; "" without cgroups of version 2.
+func (i *installation) Cgroup() string {
+	if i.SliceCgroup == "" {
+		return ""
+	}
+	return filepath.Join(i.SliceCgroup, tenantsUnit)
+}
 
 // Flags are those of the daemon and its upgrade.
 func (i *installation) Flags() string { return "--config " + i.Config + i.flags }
@@ -111,6 +126,9 @@ func (a *app) planInstall(owner string) (*installation, error) {
 	}
 	if err := i.chooseBinary(); err != nil {
 		return nil, err
+	}
+	if mount, err := cgroup.Mount(); err == nil {
+		i.SliceCgroup = filepath.Join(mount, sliceUnit)
 	}
 	for _, word := range []string{i.User, i.Binary, i.Config, i.DataDir} {
 		if !unitWord.MatchString(word) {
@@ -208,7 +226,7 @@ func (i *installation) plan(running bool) []step {
 	// To enable is also to reload the units (systemctl(1)).
 	start := runCommand{
 		command: []string{"systemctl", "enable", "--now", socketUnit, serviceUnit},
-		undo:    []string{"systemctl", "disable", "--now", socketUnit, serviceUnit},
+		undo:    []string{"systemctl", "disable", "--now", socketUnit, serviceUnit, tenantsUnit},
 		hint:    "see what it said: journalctl -n 30 -u tenement.service -u tenement.socket",
 	}
 	if running {
@@ -218,6 +236,7 @@ func (i *installation) plan(running bool) []step {
 		makeDir{path: i.DataDir, mode: 0o700, owner: i.User},
 		runCommand{undo: []string{"systemctl", "daemon-reload"}}, // once the units are as they were
 		writeFile{path: filepath.Join(unitDir, socketUnit), mode: 0o644, text: i.unit(socketUnit)},
+		writeFile{path: filepath.Join(unitDir, tenantsUnit), mode: 0o644, text: i.unit(tenantsUnit)},
 		writeFile{path: filepath.Join(unitDir, serviceUnit), mode: 0o644, text: i.unit(serviceUnit)},
 		start,
 	)
@@ -297,6 +316,8 @@ func (i *installation) checkOwner() error {
 // unasked: that would put every tenant to sleep.
 func (a *app) adviseRenewal(i *installation, renewed map[string]bool) {
 	switch {
+	case renewed[filepath.Join(unitDir, tenantsUnit)]:
+		fmt.Fprintln(a.stderr, "next: systemctl restart "+tenantsUnit+", for the new unit; it ends the tenants and the daemon, and starts the daemon anew")
 	case renewed[filepath.Join(unitDir, socketUnit)]:
 		fmt.Fprintln(a.stderr, "next: systemctl restart "+socketUnit+" "+serviceUnit+", for the new address")
 	case renewed[filepath.Join(unitDir, serviceUnit)]:

@@ -82,6 +82,7 @@ func removal() []step {
 	return []step{
 		stopUnits{},
 		removeFile{path: filepath.Join(unitDir, serviceUnit)},
+		removeFile{path: filepath.Join(unitDir, tenantsUnit)},
 		removeFile{path: filepath.Join(unitDir, socketUnit)},
 		runCommand{command: []string{"systemctl", "daemon-reload"}},
 	}
@@ -111,12 +112,12 @@ func (a *app) remains() ([]step, error) {
 type stopUnits struct{}
 
 func (stopUnits) describe(w io.Writer) {
-	fmt.Fprintf(w, "run systemctl disable --now %s %s\n", socketUnit, serviceUnit)
+	fmt.Fprintf(w, "run systemctl disable --now %s %s %s\n", socketUnit, serviceUnit, tenantsUnit)
 }
 
 func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
 	var units []string
-	for _, unit := range []string{socketUnit, serviceUnit} {
+	for _, unit := range []string{socketUnit, serviceUnit, tenantsUnit} {
 		if _, err := os.Lstat(m.path(filepath.Join(unitDir, unit))); err == nil {
 			units = append(units, unit)
 		}
@@ -131,7 +132,7 @@ func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
 	if _, err := m.run(ctx, append([]string{"systemctl", "disable", "--now"}, units...)...); err != nil {
 		return nil, err
 	}
-	m.tell("stopped", strings.Join(units, " and "))
+	m.tell("stopped", strings.Join(units, ", "))
 	if group = strings.TrimSpace(group); group == "" {
 		return nil, nil
 	}

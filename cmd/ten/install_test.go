@@ -102,7 +102,7 @@ func (l *lab) tree() map[string]string {
 func sample() *installation {
 	return &installation{
 		User: daemonUser, Binary: systemBinary, Config: systemConfig, DataDir: "/var/lib/tenement",
-		ListenStream: "127.0.0.1:8080", FrontName: "http",
+		ListenStream: "127.0.0.1:8080", FrontName: "http", SliceCgroup: "/sys/fs/cgroup/tenement.slice",
 		text: []byte("# a first configuration\n"), program: []byte("the program"),
 	}
 }
@@ -121,6 +121,7 @@ func TestInstallWritesWhatItSays(t *testing.T) {
 		"var/lib/tenement":                    "drwx------",
 		"etc/systemd/system/tenement.service": "-rw-r--r-- " + string(sample().unit(serviceUnit)),
 		"etc/systemd/system/tenement.socket":  "-rw-r--r-- " + string(sample().unit(socketUnit)),
+		"etc/systemd/system/" + tenantsUnit:   "-rw-r--r-- " + string(sample().unit(tenantsUnit)),
 	} {
 		if diff := cmp.Diff(want, tree[path]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
@@ -172,7 +173,7 @@ func TestFailedInstallLeavesNothing(t *testing.T) {
 		{name: "account", fails: "sysusers"},
 		{name: "first unit", obstacle: unitDir + "/" + socketUnit},
 		{name: "second unit", obstacle: unitDir + "/" + serviceUnit, want: []string{"systemctl daemon-reload"}},
-		{name: "start", fails: "enable", want: []string{"systemctl disable --now tenement.socket tenement.service", "systemctl daemon-reload"}},
+		{name: "start", fails: "enable", want: []string{"systemctl disable --now tenement.socket tenement.service tenement-tenants.service", "systemctl daemon-reload"}},
 		{name: "start of what runs", fails: "enable", running: true, want: []string{"systemctl daemon-reload"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -269,7 +270,7 @@ func TestUninstallKeepsData(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if l.exists(unitDir+"/"+serviceUnit) || l.exists(unitDir+"/"+socketUnit) {
+	if l.exists(unitDir+"/"+serviceUnit) || l.exists(unitDir+"/"+socketUnit) || l.exists(unitDir+"/"+tenantsUnit) {
 		t.Error("a unit is still there")
 	}
 	if !l.exists("/var/lib/tenement/notes/alice/app.db") || !l.exists(systemConfig) {
@@ -278,7 +279,7 @@ func TestUninstallKeepsData(t *testing.T) {
 	if killed, err := os.ReadFile(l.path("/sys/fs/cgroup/system.slice/tenement.service/cgroup.kill")); string(killed) != "1" {
 		t.Errorf("what was left running was not ended: %q, %v", killed, err)
 	}
-	if !slices.Contains(l.runs, "systemctl disable --now tenement.socket tenement.service") {
+	if !slices.Contains(l.runs, "systemctl disable --now tenement.socket tenement.service tenement-tenants.service") {
 		t.Errorf("not stopped: %q", l.runs)
 	}
 }

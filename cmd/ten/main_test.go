@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"tenement/internal/cgroup"
 )
 
 // TestMain lets scripts run this test binary as ten, main function and all.
@@ -23,5 +25,10 @@ func TestScripts(t *testing.T) {
 		Cmds:               scriptCommands,
 		Condition:          scriptCondition,
 		RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			mount, _ := cgroup.Mount() // "" without one, which scripts have a condition for
+			e.Setenv("CGROUPS", mount)
+			return nil
+		},
 	})
 }

@@ -9,11 +9,17 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"tenement/internal/cgroup"
 )
 
 // scriptCondition knows system-config: this machine has a configuration that every
-// command finds; and systemd: it runs here.
+// command finds; systemd: it runs here; and cgroups: version 2 is mounted, at $CGROUPS.
 func scriptCondition(name string) (bool, error) {
+	if name == "cgroups" {
+		_, err := cgroup.Mount()
+		return err == nil, nil
+	}
 	path, ok := map[string]string{"system-config": systemConfig, "systemd": "/run/systemd/system"}[name]
 	if !ok {
 		return false, fmt.Errorf("unknown condition %q", name)

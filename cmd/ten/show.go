@@ -54,15 +54,30 @@ func allInstances(ctx context.Context, client *api.Client, o api.ListOptions) ([
 }
 
 func (a *app) printInstances(list []api.Instance) {
-	rows := [][]string{{"INSTANCE", "STATE", "HEALTH", "STARTED", "LAST ACTIVE", "REQUESTS", "WEIGHT", "PID", "URL"}}
+	rows := [][]string{{"INSTANCE", "STATE", "HEALTH", "STARTED", "LAST ACTIVE", "REQUESTS", "WEIGHT", "PID", "URL", "TROUBLE"}}
 	now := time.Now()
 	for _, in := range list {
 		rows = append(rows, []string{
 			in.ID.String(), in.State.String(), string(in.Health), ago(in.StartedAt, now), ago(in.LastActiveAt, now),
-			strconv.Itoa(in.Leases), strconv.Itoa(in.Weight), unlessZero(in.PID), in.URL,
+			strconv.Itoa(in.Leases), strconv.Itoa(in.Weight), unlessZero(in.PID), in.URL, trouble(in),
 		})
 	}
 	a.printTable(rows)
+}
+
+// trouble is why an instance is not ready, or what it has gone through.
+func trouble(in api.Instance) string {
+	if in.Reason == "" && in.OOMKills > 0 {
+		return "out of memory, " + times(in.OOMKills)
+	}
+	return in.Reason
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func unlessZero(n int) string {
@@ -98,6 +113,10 @@ func (a *app) inspectCommand() *cobra.Command {
 
 func (a *app) printInspected(in api.Instance, storage api.Storage) {
 	now := time.Now()
+	oomKills := ""
+	if in.OOMKills > 0 {
+		oomKills = times(in.OOMKills)
+	}
 	rows := [][]string{
 		{"instance", in.ID.String()},
 		{"state", in.State.String()},
@@ -113,8 +132,10 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		{"last active", moment(in.LastActiveAt, now)},
 		{"requests", fmt.Sprintf("%d under way, %d waiting", in.Leases, in.Waiting)},
 		{"restarts", strconv.Itoa(in.Restarts)},
+		{"out of memory", oomKills},
 		{"data", storage.Path},
-		{"size", size(storage.UsedBytes)},
+		{"size", fmt.Sprintf("%s, %d files", size(storage.UsedBytes), storage.UsedFiles)},
+		{"quota", quota(storage)},
 	}
 	shown := rows[:0]
 	for _, row := range rows {
@@ -123,6 +144,18 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		}
 	}
 	a.printTable(shown)
+}
+
+// quota says what an instance may store, and who sees to that.
+func quota(s api.Storage) string {
+	if s.LimitBytes == 0 {
+		return ""
+	}
+	how := "measured: put to sleep when it is used up"
+	if s.Enforcement == "project" {
+		how = "kept by the file system: project quota"
+	}
+	return fmt.Sprintf("%s, %d files (%s)", size(s.LimitBytes), s.LimitFiles, how)
 }
 
 // moment is t for people and, in brackets, how long that is ago.

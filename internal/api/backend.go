@@ -54,8 +54,8 @@ type Backend interface {
 	// HealthUnknown and is not woken.
 	Health(ctx context.Context, id tenement.InstanceID) (health tenement.Health, detail string, err error)
 
-	// Storage is id's data directory and the room its files take.
-	Storage(ctx context.Context, id tenement.InstanceID) (path string, used tenement.Bytes, err error)
+	// Storage is id's data directory, the room that is taken there and its quota.
+	Storage(ctx context.Context, id tenement.InstanceID) (Storage, error)
 
 	// Deploy registers id if need be, starts it, waits at most timeout (more than 0)
 	// until it is healthy, and only then gives it its weight.

@@ -145,8 +145,11 @@ func (b *fakeBackend) Health(_ context.Context, id tenement.InstanceID) (tenemen
 	return tenement.HealthDegraded, "status 500", b.find(id)
 }
 
-func (b *fakeBackend) Storage(_ context.Context, id tenement.InstanceID) (string, tenement.Bytes, error) {
-	return "/var/lib/tenement/api/alice", 4096, b.find(id)
+func (b *fakeBackend) Storage(_ context.Context, id tenement.InstanceID) (Storage, error) {
+	return Storage{
+		ID: id, Path: "/var/lib/tenement/api/alice", UsedBytes: 4096, UsedFiles: 1,
+		LimitBytes: 1 << 20, LimitFiles: 1000, Enforcement: "measured",
+	}, b.find(id)
 }
 
 type deployAsked struct {

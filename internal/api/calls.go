@@ -127,7 +127,7 @@ func (c *Client) InstanceHealth(ctx context.Context, id tenement.InstanceID) (In
 	return h, err
 }
 
-// Storage is an instance's data directory and the room its files take.
+// Storage is an instance's data directory, the room that is taken there and its quota.
 func (c *Client) Storage(ctx context.Context, id tenement.InstanceID) (Storage, error) {
 	var s Storage
 	err := c.do(ctx, http.MethodGet, pathOf(id)+"/storage", nil, nil, &s)

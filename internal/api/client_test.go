@@ -81,7 +81,10 @@ func TestCalls(t *testing.T) {
 	}
 	st, err := c.Storage(ctx, alice)
 	must(err)
-	if st != (Storage{ID: alice, Path: "/var/lib/tenement/api/alice", UsedBytes: 4096}) {
+	if st != (Storage{
+		ID: alice, Path: "/var/lib/tenement/api/alice", UsedBytes: 4096, UsedFiles: 1,
+		LimitBytes: 1 << 20, LimitFiles: 1000, Enforcement: "measured",
+	}) {
 		t.Errorf("storage is %+v", st)
 	}
 	must(c.Delete(ctx, bob, true))

@@ -153,11 +153,11 @@ func (s *Server) instanceHealth(ctx context.Context, _ *call, in *onInstance) (*
 }
 
 func (s *Server) storage(ctx context.Context, _ *call, in *onInstance) (*answer[Storage], error) {
-	path, used, err := s.backend.Storage(ctx, in.ID)
+	storage, err := s.backend.Storage(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &answer[Storage]{Storage{ID: in.ID, Path: path, UsedBytes: used}}, nil
+	return &answer[Storage]{storage}, nil
 }
 
 func (s *Server) reload(ctx context.Context, _ *call, in *answer[ReloadRequest]) (*answer[Reloaded], error) {

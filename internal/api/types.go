@@ -21,6 +21,7 @@ type Instance struct {
 	Leases       int                 `json:"leases" doc:"requests, streams and upgraded connections under way"`
 	Waiting      int                 `json:"waiting" doc:"requests held until it is ready"`
 	Restarts     int                 `json:"restarts" doc:"within the restart window"`
+	OOMKills     int                 `json:"oom_kills" doc:"how often it was ended because memory was short, ever"`
 	Reason       string              `json:"reason,omitempty" doc:"why it is not ready; for admins only"`
 	RetryAt      time.Time           `json:"retry_at,omitzero" doc:"next start, in backoff and failed"`
 	StartedAt    time.Time           `json:"started_at,omitzero" doc:"start of the present process"`
@@ -40,6 +41,7 @@ func NewInstance(st tenement.Status) Instance {
 		Leases:       st.Leases,
 		Waiting:      st.Waiting,
 		Restarts:     st.Restarts,
+		OOMKills:     st.OOMKills,
 		Reason:       st.Reason,
 		RetryAt:      st.RetryAt,
 		StartedAt:    st.StartedAt,
@@ -89,11 +91,15 @@ type InstanceHealth struct {
 	Detail string              `json:"detail,omitempty"`
 }
 
-// Storage says where an instance keeps its files and how much they take.
+// Storage says where an instance keeps its files, how much they take and may take.
 type Storage struct {
-	ID        tenement.InstanceID `json:"id"`
-	Path      string              `json:"path" doc:"the instance's data directory on the machine"`
-	UsedBytes tenement.Bytes      `json:"used_bytes"`
+	ID          tenement.InstanceID `json:"id"`
+	Path        string              `json:"path" doc:"the instance's data directory on the machine"`
+	UsedBytes   tenement.Bytes      `json:"used_bytes" doc:"blocks of the disk, not lengths of files"`
+	UsedFiles   int                 `json:"used_files" doc:"files, directories and all else that has a name"`
+	LimitBytes  tenement.Bytes      `json:"limit_bytes,omitempty" doc:"0 is none"`
+	LimitFiles  int                 `json:"limit_files,omitempty" doc:"0 is none"`
+	Enforcement string              `json:"enforcement" enum:"none,project,measured" doc:"project: the file system refuses what is beyond; measured: it is measured now and then, and the instance put to sleep"`
 }
 
 // ReloadRequest says how to take up a changed configuration.

@@ -21,36 +21,75 @@ import (
 // Tree is a directory of the cgroup v2 hierarchy that is ours. Its methods may be
 // called concurrently.
 type Tree struct {
+	parent string // the delegated cgroup in which it is
+	given  bool   // parent is for tenants alone, as ParentVariable says
 	dir    string
 	serial atomic.Uint64
+
+	mu      sync.Mutex
+	enabled map[string]bool // the controllers that its groups have
 }
 
-// Open makes name below the calling process's own cgroup. CodeUnavailable means
-// that this machine, or this user, has no v2 hierarchy to write to.
+// ParentVariable names, in the environment, a delegated cgroup that is for tenants
+// alone: the absolute path of its directory. Whatever else is in it is there to keep it
+// and is moved into a leaf.
+const ParentVariable = "TENEMENT_CGROUP"
+
+// Open makes name below the cgroup that [ParentVariable] names, in which every
+// controller is then turned on, or below the calling process's own, in which those are
+// that a limit needs. CodeUnavailable means that this machine, or this user, has no v2
+// hierarchy to write to.
 func Open(name string) (*Tree, error) {
-	root, err := Of(os.Getpid())
+	t, err := choose(os.Getenv(ParentVariable))
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	dir := filepath.Join(root, name)
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	t.dir = filepath.Join(t.parent, name)
+	if err := os.Mkdir(t.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, unavailable(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "cgroup.kill")); err != nil {
+	if _, err := os.Stat(filepath.Join(t.dir, "cgroup.kill")); err != nil {
 		return nil, unavailable(fmt.Errorf("this kernel cannot end a cgroup whole (Linux 5.14 can): %w", err))
 	}
-	t := &Tree{dir: dir}
-	probe, err := t.New("probe")
+	if t.given {
+		if err := t.enableAll(); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	probe, err := t.New("probe", tenement.Limits{})
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	return t, probe.Remove()
 }
 
+// choose says where a tree is to be.
+func choose(given string) (*Tree, error) {
+	t := &Tree{enabled: make(map[string]bool)}
+	if given == "" {
+		own, err := Of(os.Getpid())
+		t.parent = aboveLeaf(own)
+		return t, err
+	}
+	mount, err := mountPoint()
+	if err != nil {
+		return nil, err
+	}
+	t.parent, t.given = filepath.Clean(given), true
+	if !strings.HasPrefix(t.parent, mount+"/") {
+		return nil, fmt.Errorf("%s=%s is not below %s", ParentVariable, given, mount)
+	}
+	_, err = os.Stat(filepath.Join(t.parent, "cgroup.procs"))
+	return t, err
+}
+
 func unavailable(err error) error {
+	if tenement.HintOf(err) != "" {
+		return err
+	}
 	return &tenement.Error{
 		Code: tenement.CodeUnavailable, Op: "open cgroup", Err: err,
-		Hint: "run as root, or under systemd with Delegate=yes",
+		Hint: "run as root, or under systemd as `ten install` does, or name a delegated cgroup in " + ParentVariable,
 	}
 }
 
@@ -71,6 +110,9 @@ func Of(pid int) (string, error) {
 	}
 	return "", fmt.Errorf("process %d is in no cgroup v2", pid)
 }
+
+// Mount is where the v2 hierarchy is mounted; an error if it is not.
+func Mount() (string, error) { return mountPoint() }
 
 // mountPoint is where the v2 hierarchy is mounted: /sys/fs/cgroup, or
 // /sys/fs/cgroup/unified beside version 1 (proc_pid_mountinfo(5)).
@@ -149,11 +191,33 @@ func (t *Tree) Close() error {
 // into the same directory is ended at once.
 type Group struct{ dir string }
 
-// New makes an empty group whose directory begins with name.
-func (t *Tree) New(name string) (*Group, error) {
+// New makes an empty group whose directory begins with name, and which holds whatever
+// will be in it to l; of l, OpenFiles and Storage are not a cgroup's. A limit that cannot
+// be set is CodeUnavailable with a hint, and no group is left.
+func (t *Tree) New(name string, l tenement.Limits) (_ *Group, err error) {
+	wanted := settings(l)
+	if err := t.provide(wanted); err != nil {
+		return nil, err
+	}
 	g := &Group{dir: filepath.Join(t.dir, fmt.Sprintf("%s.%d.%d", name, os.Getpid(), t.serial.Add(1)))}
-	if err := os.Mkdir(g.dir, 0o755); err != nil {
+	err = os.Mkdir(g.dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) && t.given {
+		if err = t.renew(wanted); err == nil {
+			err = os.Mkdir(g.dir, 0o755)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("make cgroup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.Remove())
+		}
+	}()
+	for _, s := range wanted {
+		if err := s.set(g.dir); err != nil {
+			return nil, err
+		}
 	}
 	return g, nil
 }

@@ -35,7 +35,7 @@ func TestKillEndsAllAndTheGroupCanGo(t *testing.T) {
 	t.Parallel()
 	tree := open(t)
 	for range 20 { // a group is busy for a moment after its processes have left the list
-		group, err := tree.New("api.alice")
+		group, err := tree.New("api.alice", tenement.Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,13 +67,13 @@ func TestSweepEndsWhatWasLeft(t *testing.T) {
 	tree := open(t)
 	var left []*exec.Cmd
 	for range 3 {
-		group, err := tree.New("api.alice")
+		group, err := tree.New("api.alice", tenement.Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		left = append(left, startIn(t, group, "sleep 1000"))
 	}
-	if _, err := tree.New("empty"); err != nil {
+	if _, err := tree.New("empty", tenement.Limits{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time there is nothing to do
@@ -91,11 +91,11 @@ func TestSweepEndsWhatWasLeft(t *testing.T) {
 func TestSweepSparesWhatIsKept(t *testing.T) {
 	t.Parallel()
 	tree := open(t)
-	kept, err := tree.New("api.alice")
+	kept, err := tree.New("api.alice", tenement.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := tree.New("api.bob")
+	other, err := tree.New("api.bob", tenement.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestSweepSparesWhatIsKept(t *testing.T) {
 func TestCloseTellsOfAGroupThatWasForgotten(t *testing.T) {
 	t.Parallel()
 	tree := open(t)
-	group, err := tree.New("api.alice")
+	group, err := tree.New("api.alice", tenement.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,7 @@ type Config struct {
 
 	MaxStarting int // starts at once; 0 = the number of cores
 	MaxWaiting  int // requests held by wakes, in all; > 0
+	FirstUID    int // of the million that instances' own uids are taken from; 0 = the registry chooses
 
 	LogInstance  tenement.Bytes // of what one instance printed; > 0
 	LogTotal     tenement.Bytes // on the disk, of all instances; > 0

@@ -50,6 +50,7 @@ backoff_base_ms = 2000
 backoff_max_ms = 50000
 max_starting = 6
 max_waiting = 700
+uid_first = 3_000_000
 log_instance_mb = 8
 log_total_mb = 256
 log_retention = "48h"
@@ -58,7 +59,10 @@ log_retention = "48h"
 command = "python3 'my app.py' --data {data_dir}/{id}"
 args = ["--name", "{name} of {id}", "a b"]
 health = "/health"
-isolation = "process"
+isolation = "sandbox"
+readable = ["shared", "/srv/assets"]
+writable = ["/srv/uploads"]
+egress = "deny"
 idle_timeout = 301
 startup_timeout = 12.5
 wake_timeout = "1m"
@@ -70,6 +74,13 @@ storage_persist = false
 workdir = "/srv/api"
 create = "on-request"
 max_body_mb = 2
+storage_quota_mb = 1024
+memory_limit_mb = 256
+cpu_shares = 200
+cpu_limit = 0.5
+pids_limit = 300
+io_weight = 400
+open_files_limit = 500
 
 [service.api.env]
 DATA_DIR = "{data_dir}/{id}"
@@ -108,7 +119,7 @@ func TestContract(t *testing.T) {
 	plainService := func(name string) *tenement.Service {
 		return &tenement.Service{
 			Name: name, Command: templates("./" + name), Env: map[string]tenement.Template{},
-			Workdir: tenement.MustTemplate("/etc/tenement"), Isolation: tenement.IsolationProcess,
+			Workdir: tenement.MustTemplate("/etc/tenement"), Isolation: DefaultIsolation(), Egress: tenement.EgressAllow,
 			Health:   tenement.HealthCheck{Interval: 20 * time.Second},
 			Timeouts: defaultTimeouts, Restart: policy, Create: tenement.CreateExplicit, Persist: true,
 			DataDir: "/var/lib/tenement/" + name,
@@ -116,7 +127,7 @@ func TestContract(t *testing.T) {
 	}
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
-		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700,
+		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
 		Services: map[string]*tenement.Service{
 			"api": {
@@ -130,13 +141,15 @@ func TestContract(t *testing.T) {
 					"LIMIT":    tenement.MustTemplate("1000"),
 				},
 				Workdir:   tenement.MustTemplate("/srv/api"),
-				Isolation: tenement.IsolationProcess,
-				Health:    tenement.HealthCheck{Path: "/health", Interval: 20 * time.Second},
+				Isolation: tenement.IsolationSandbox, Egress: tenement.EgressDeny,
+				Readable: []string{"/etc/tenement/shared", "/srv/assets"}, Writable: []string{"/srv/uploads"},
+				Health: tenement.HealthCheck{Path: "/health", Interval: 20 * time.Second},
 				Timeouts: tenement.Timeouts{
 					Idle: 301 * time.Second, Startup: 12500 * time.Millisecond, Wake: time.Minute,
 					Request: 31 * time.Second, Drain: 250 * time.Millisecond, Stop: 11 * time.Second,
 				},
 				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,
+				Limits:  tenement.Limits{Memory: 256 << 20, CPUShares: 200, CPU: 0.5, PIDs: 300, IOWeight: 400, OpenFiles: 500, Storage: 1 << 30},
 				DataDir: "/var/lib/tenement/api",
 			},
 			"web":        plainService("web"),
@@ -177,7 +190,7 @@ DATA_DIR = "{data_dir}/{id}"
 		Services: map[string]*tenement.Service{"api": {
 			Name: "api", Command: templates("python3", "app.py"),
 			Env:     map[string]tenement.Template{"DATA_DIR": tenement.MustTemplate("{data_dir}/{id}")},
-			Workdir: tenement.MustTemplate("/srv/app"), Isolation: tenement.IsolationProcess,
+			Workdir: tenement.MustTemplate("/srv/app"), Isolation: DefaultIsolation(), Egress: tenement.EgressAllow,
 			Health:   tenement.HealthCheck{Path: "/health", Interval: 10 * time.Second},
 			Timeouts: defaultTimeouts,
 			Restart: tenement.RestartPolicy{

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"math"
 	"net"
 	"net/netip"
@@ -26,6 +27,7 @@ type kind struct {
 type value struct {
 	*node
 	whole  int
+	share  float64
 	length time.Duration
 	flag   bool
 }
@@ -86,6 +88,49 @@ func wholeKind(least, most int) kind {
 		v.whole = int(parsed)
 		return true
 	}}
+}
+
+// The first of a million uids: above those of people, of services and of nobody, and
+// such that the last one is below 2^31.
+const (
+	lowestFirstUID  = 1 << 16
+	highestFirstUID = 2_146_000_000
+)
+
+// uidBlock is such a first uid, or 0.
+var uidBlock = kind{
+	what: fmt.Sprintf("a whole number from %d to %d, or 0", lowestFirstUID, highestFirstUID),
+	hint: "the first of 1,000,000 numbers that no user or group of this machine has; 0 lets the daemon choose",
+	read: func(n *node, v *value) bool {
+		return wholeKind(0, highestFirstUID).read(n, v) && (v.whole == 0 || v.whole >= lowestFirstUID)
+	},
+}
+
+// limitKind is a whole number from least to most, or 0 for no limit.
+func limitKind(least, most int) kind {
+	number := wholeKind(0, most)
+	return kind{
+		what: fmt.Sprintf("a whole number from %d to %d, or 0 for none", least, most),
+		read: func(n *node, v *value) bool {
+			return number.read(n, v) && (v.whole == 0 || v.whole >= least)
+		},
+	}
+}
+
+// shareKind is a number from least to most, or 0 for no limit.
+func shareKind(least, most float64) kind {
+	return kind{
+		what: fmt.Sprintf("a number from %v to %v, or 0 for none", least, most),
+		hint: "1 is the whole of one core",
+		read: func(n *node, v *value) bool {
+			if n.kind != unstable.Float && n.kind != unstable.Integer {
+				return false
+			}
+			share, err := strconv.ParseFloat(strings.ReplaceAll(n.raw, "_", ""), 64)
+			v.share = share
+			return err == nil && (share == 0 || least <= share && share <= most) // and so no NaN
+		},
+	}
 }
 
 // durationKind is a number of seconds or a text with a unit, from least to longest.

@@ -30,6 +30,16 @@ const (
 	bytesPerMB   = 1 << 20
 )
 
+// Bounds of limits.
+const (
+	maxWeight = 10_000  // of cpu.weight and io.weight (cgroup-v2.rst)
+	minCPU    = 0.01    // the kernel counts no less than a millisecond of a period of 100
+	maxCPU    = 1024    // cores
+	maxPIDs   = 1 << 22 // PID_MAX_LIMIT (proc_sys_kernel(5))
+	minFiles  = 16      // with fewer, programs fail where nobody looks for the cause
+	maxFiles  = 1 << 20 // fs.nr_open, unless it was raised (proc_sys_fs(5))
+)
+
 // sections are the keys of the file itself. It is a func because reading a section
 // comes back here.
 func sections() []key {
@@ -60,6 +70,7 @@ var schema = []key{
 	{inSettings, "log_instance_mb", wholeKind(1, maxMegabytes), func(d *draft, v value) { d.config.LogInstance = tenement.Bytes(v.whole) * bytesPerMB }},
 	{inSettings, "log_total_mb", wholeKind(64, maxMegabytes), func(d *draft, v value) { d.config.LogTotal = tenement.Bytes(v.whole) * bytesPerMB }},
 	{inSettings, "log_retention", longer, func(d *draft, v value) { d.config.LogRetention = v.length }},
+	{inSettings, "uid_first", uidBlock, func(d *draft, v value) { d.config.FirstUID = v.whole }},
 	{section: inSettings, name: "max_awake"},
 	{section: inSettings, name: "memory_reserve_mb"},
 
@@ -68,7 +79,7 @@ var schema = []key{
 	{inService, "env", table, (*draft).readEnv},
 	{inService, "workdir", directory, (*draft).readWorkdir},
 	{inService, "health", healthPath, func(d *draft, v value) { d.service.Health.Path = v.text }},
-	{inService, "isolation", isolation, (*draft).readIsolation},
+	{inService, "isolation", isolation, func(d *draft, v value) { d.service.Isolation = tenement.Isolation(v.text) }},
 	{inService, "idle_timeout", length, func(d *draft, v value) { d.service.Timeouts.Idle = v.length }},
 	{inService, "startup_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Startup = v.length }},
 	{inService, "wake_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Wake = v.length }},
@@ -79,17 +90,18 @@ var schema = []key{
 	{inService, "create", create, func(d *draft, v value) { d.service.Create = tenement.CreateMode(v.text) }},
 	{inService, "storage_persist", boolean, func(d *draft, v value) { d.service.Persist = v.flag }},
 	{inService, "max_body_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.service.MaxBody = tenement.Bytes(v.whole) * bytesPerMB }},
-	{section: inService, name: "memory_limit_mb"},
-	{section: inService, name: "cpu_shares"},
-	{section: inService, name: "cpu_limit"},
-	{section: inService, name: "pids_limit"},
-	{section: inService, name: "storage_quota_mb"},
-	{section: inService, name: "io_weight"},
+	{inService, "storage_quota_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.service.Limits.Storage = tenement.Bytes(v.whole) * bytesPerMB }},
+	{inService, "memory_limit_mb", limitKind(1, maxMegabytes), func(d *draft, v value) { d.service.Limits.Memory = tenement.Bytes(v.whole) * bytesPerMB }},
+	{inService, "cpu_shares", limitKind(1, maxWeight), func(d *draft, v value) { d.service.Limits.CPUShares = v.whole }},
+	{inService, "cpu_limit", shareKind(minCPU, maxCPU), func(d *draft, v value) { d.service.Limits.CPU = v.share }},
+	{inService, "pids_limit", limitKind(1, maxPIDs), func(d *draft, v value) { d.service.Limits.PIDs = v.whole }},
+	{inService, "io_weight", limitKind(1, maxWeight), func(d *draft, v value) { d.service.Limits.IOWeight = v.whole }},
+	{inService, "open_files_limit", limitKind(minFiles, maxFiles), func(d *draft, v value) { d.service.Limits.OpenFiles = v.whole }},
 	{section: inService, name: "listen"},
 	{section: inService, name: "ready"},
-	{section: inService, name: "readable"},
-	{section: inService, name: "writable"},
-	{section: inService, name: "egress"},
+	{inService, "readable", array, func(d *draft, v value) { d.readPaths("readable", v, &d.service.Readable) }},
+	{inService, "writable", array, func(d *draft, v value) { d.readPaths("writable", v, &d.service.Writable) }},
+	{inService, "egress", egress, func(d *draft, v value) { d.service.Egress = tenement.Egress(v.text) }},
 	{section: inService, name: "wake"},
 	{section: inService, name: "cron"},
 	{section: inService, name: "replica"},
@@ -101,6 +113,7 @@ var schema = []key{
 
 var (
 	isolation = oneOf(tenement.IsolationProcess, tenement.IsolationNamespace, tenement.IsolationSandbox)
+	egress    = oneOf(tenement.EgressAllow, tenement.EgressDeny)
 	restart   = oneOf(tenement.RestartAlways, tenement.RestartOnFailure, tenement.RestartNever)
 	create    = oneOf(tenement.CreateExplicit, tenement.CreateOnRequest)
 )

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -38,7 +40,8 @@ func (d *draft) readService(n *node) {
 		Name:      n.key,
 		Env:       map[string]tenement.Template{},
 		Workdir:   tenement.MustTemplate(plain(d.dir)),
-		Isolation: tenement.IsolationProcess,
+		Isolation: DefaultIsolation(),
+		Egress:    tenement.EgressAllow,
 		Timeouts: tenement.Timeouts{
 			Idle: 300 * time.Second, Startup: 10 * time.Second, Request: 30 * time.Second,
 			Drain: 10 * time.Second, Stop: 10 * time.Second,
@@ -53,6 +56,7 @@ func (d *draft) readService(n *node) {
 	}
 	d.service.Command = append(d.service.program, d.service.args...)
 	d.chooseWake(said)
+	d.checkIsolation(said)
 	d.config.Services[n.key] = d.service.Service
 }
 
@@ -80,9 +84,36 @@ func (d *draft) finishServices() {
 	}
 }
 
-func (d *draft) readIsolation(v value) {
-	if isolation := tenement.Isolation(v.text); isolation != tenement.IsolationProcess {
-		d.mistake(v.at, `only "process" is`, "isolation = %s is not supported yet", quote(v.text))
+// DefaultIsolation is that of a service that names none: the strongest that needs nothing
+// but Linux and root.
+func DefaultIsolation() tenement.Isolation {
+	if runtime.GOOS == "linux" && os.Geteuid() == 0 {
+		return tenement.IsolationNamespace
+	}
+	return tenement.IsolationProcess
+}
+
+// checkIsolation refuses what nobody would enforce.
+func (d *draft) checkIsolation(said given) {
+	if d.service.Isolation != tenement.IsolationProcess {
+		return
+	}
+	hint := `set isolation = "namespace" or "sandbox"`
+	if d.service.Egress == tenement.EgressDeny {
+		d.mistake(said["egress"].at, hint, "egress = \"deny\" is not possible with isolation = \"process\"")
+	}
+}
+
+func (d *draft) readPaths(key string, v value, into *[]string) {
+	for _, item := range v.items {
+		path, ok := d.accept(directory, "an element of "+key, item)
+		if ok && d.absolute(path.text) == "/" {
+			d.mistake(path.at, "name the directories and files that it needs", "%s = \"/\" would show the whole machine", key)
+			continue
+		}
+		if ok {
+			*into = append(*into, d.absolute(path.text))
+		}
 	}
 }
 

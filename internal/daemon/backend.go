@@ -34,7 +34,7 @@ func (b *backend) status(row tenement.Instance) tenement.Status {
 	if !ok {
 		st = tenement.Status{
 			ID: row.ID, State: supervisor.RestingState(row), Health: tenement.HealthUnknown,
-			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason,
+			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason, OOMKills: row.OOMKills,
 		}
 	}
 	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
@@ -196,13 +196,17 @@ func (b *backend) Delete(ctx context.Context, id tenement.InstanceID, purge bool
 // deleteOrphan removes an instance whose service the configuration no longer has: it
 // can have no process and no owner. The row is the last to go, as in the supervisor.
 func (b *backend) deleteOrphan(ctx context.Context, id tenement.InstanceID, purge bool) error {
-	if _, err := b.row(ctx, id); err != nil {
+	row, err := b.row(ctx, id)
+	if err != nil {
 		return err
 	}
 	if purge {
-		if err := b.disk.Remove(id); err != nil {
-			return err
-		}
+		err = b.disk.Remove(id, row.UID)
+	} else {
+		_, err = b.disk.Limit(ctx, id, row.UID, 0)
+	}
+	if err != nil {
+		return err
 	}
 	b.logs.Drop(id)
 	if err := b.store.Delete(ctx, id); err != nil {
@@ -228,12 +232,20 @@ func (b *backend) Health(ctx context.Context, id tenement.InstanceID) (tenement.
 }
 
 // Storage implements [api.Backend].
-func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (string, tenement.Bytes, error) {
-	if _, err := b.row(ctx, id); err != nil {
-		return "", 0, err
+func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (api.Storage, error) {
+	row, err := b.row(ctx, id)
+	if err != nil {
+		return api.Storage{}, err
 	}
-	used, err := b.disk.Usage(id)
-	return filepath.Join(b.daemon.Config.DataDir, id.Service, id.Name), used, err
+	own, quota := false, tenement.Bytes(0)
+	if service := b.daemon.config().Services[id.Service]; service != nil {
+		own, quota = service.Isolation != tenement.IsolationProcess, service.Limits.Storage
+	}
+	s, err := b.disk.Storage(ctx, id, row.UID, own, quota)
+	return api.Storage{
+		ID: id, Path: s.Path, UsedBytes: s.Use.Bytes, UsedFiles: s.Use.Files,
+		LimitBytes: s.Limit.Bytes, LimitFiles: s.Limit.Files, Enforcement: string(s.Enforcement),
+	}, err
 }
 
 // Ready implements [api.Backend].

@@ -32,7 +32,7 @@ func newSetup(c *config.Config) *setup {
 }
 
 func plan(c *config.Config) supervisor.Plan {
-	return supervisor.Plan{Services: c.Services, Pinned: c.Instances}
+	return supervisor.Plan{Services: c.Services, Pinned: c.Instances, FirstUID: c.FirstUID}
 }
 
 func (d *daemon) config() *config.Config { return d.setup.Load().config }

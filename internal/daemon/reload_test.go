@@ -2,6 +2,8 @@ package daemon_test
 
 import (
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,6 +66,33 @@ func TestReloadLeavesOthersAlone(t *testing.T) {
 	}
 	if pid := s.pid("alice.same.example.com"); pid != pids["same"] {
 		t.Error("same was restarted")
+	}
+}
+
+// TestReloadOfALimit: what runs keeps its own until it is restarted.
+func TestReloadOfALimit(t *testing.T) {
+	t.Parallel()
+	limited := func(files string) string { return settings + service("api", "open_files_limit = "+files) }
+	s := build(t, limited("64"))
+	s.spawn("api:alice")
+	limit := func() string {
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(s.pid("alice.api.localhost")) + "/limits")
+		if err != nil {
+			t.Skip("needs /proc: Linux only")
+		}
+		_, rest, _ := strings.Cut(string(text), "Max open files")
+		return strings.Fields(rest)[0]
+	}
+	if got := limit(); got != "64" {
+		t.Fatalf("a limit of %s", got)
+	}
+	wantReloaded(t, s.reload(limited("72"), false), api.Reloaded{Changed: []string{"api"}, Outdated: []tenement.InstanceID{alice}})
+	if got := limit(); got != "64" {
+		t.Errorf("what runs was given a limit of %s", got)
+	}
+	wantReloaded(t, s.reload(limited("72"), true), api.Reloaded{Restarted: []tenement.InstanceID{alice}})
+	if got := limit(); got != "72" {
+		t.Errorf("restarted with a limit of %s", got)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -71,7 +72,9 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 	if err := t.loadWeights(ctx); err != nil {
 		return nil, err
 	}
-	t.openCgroups()
+	if err := t.openCgroups(); err != nil {
+		return nil, err
+	}
 	t.host, err = runtime.NewHost(filepath.Join(StateDir(d.Config.DataDir), "output"), t.cgroups, d.Log)
 	if err != nil {
 		return nil, err
@@ -170,16 +173,21 @@ func (t *tenancy) loadWeights(ctx context.Context) error {
 }
 
 // openCgroups gives each data directory a subtree of its own, so that two daemons
-// on one machine stay apart.
-func (t *tenancy) openCgroups() {
+// on one machine stay apart. Where an operator has said in which cgroup, there is no
+// doing without it.
+func (t *tenancy) openCgroups() error {
 	sum := sha256.Sum256([]byte(t.daemon.Config.DataDir))
 	tree, err := cgroup.Open("tenement-" + hex.EncodeToString(sum[:6]))
-	if err != nil {
+	switch {
+	case err == nil:
+		t.cgroups = tree
+		t.closers = append(t.closers, tree)
+	case os.Getenv(cgroup.ParentVariable) != "":
+		return err
+	default:
 		t.daemon.Log.Warn("a tenant's process that leaves its process group will not be found again", "reason", err, "hint", tenement.HintOf(err))
-		return
 	}
-	t.cgroups = tree
-	t.closers = append(t.closers, tree)
+	return nil
 }
 
 // sweepTime bounds the wait for what an earlier daemon left in the cgroups to be gone.

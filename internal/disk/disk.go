@@ -2,6 +2,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,11 +53,16 @@ func openError(path string, err error) error {
 // Close lets go of the directory. No other method may be called afterwards.
 func (r *Root) Close() error { return r.root.Close() }
 
-// Make makes the directory of id, if it is missing, and returns its absolute
-// path. Both it and its service's directory get mode 0700, whatever they had. A
-// file or a symbolic link in the place of either is CodeConflict, an id that is
-// no valid name CodeInvalid.
-func (r *Root) Make(id tenement.InstanceID) (string, error) {
+// Make makes the directory of id, if it is missing, and returns its absolute path. It
+// gets mode 0700, whatever it had, and belongs to the user and the group with the number
+// uid; 0 stands for the daemon's own. One that belongs to somebody else is handed over
+// with everything in it: nothing of the instance may run. Its service's directory gets
+// mode 0700 as well and stays the daemon's.
+//
+// A file or a symbolic link in the place of either is CodeConflict, and so is what must
+// not be handed over: then nothing is, and the hint says what to do. An id that is no
+// valid name is CodeInvalid, files that this user cannot give away are CodeForbidden.
+func (r *Root) Make(ctx context.Context, id tenement.InstanceID, uid int) (string, error) {
 	const op = "make data directory of "
 	if err := check(id); err != nil {
 		return "", err
@@ -71,6 +77,9 @@ func (r *Root) Make(id tenement.InstanceID) (string, error) {
 		return "", r.fail(op, id, err)
 	}
 	defer dir.Close()
+	if err := handOver(ctx, dir, ownerOf(uid)); err != nil {
+		return "", r.cannotGive(id, uid, err)
+	}
 	return r.dir(id), nil
 }
 
@@ -103,9 +112,10 @@ func (r *Root) Empty(id tenement.InstanceID) error {
 	return nil
 }
 
-// Remove removes the directory of id and everything in it. It is no error if
-// there is none; a file or a symbolic link in its place is removed itself.
-func (r *Root) Remove(id tenement.InstanceID) error {
+// Remove removes the directory of id and everything in it, and the limit that the kernel
+// keeps for uid; 0 if it was given none. It is no error if there is none; a file or a
+// symbolic link in its place is removed itself.
+func (r *Root) Remove(id tenement.InstanceID, uid int) error {
 	const op = "remove data directory of "
 	if err := check(id); err != nil {
 		return err
@@ -118,46 +128,18 @@ func (r *Root) Remove(id tenement.InstanceID) error {
 		return r.fail(op, id, err)
 	}
 	defer service.Close()
+	// Before the directory goes: what counts for the project says that it is ours.
+	if dir, err := openDir(service, id.Name); err == nil {
+		err = clearLimit(dir, uid)
+		dir.Close()
+		if err != nil {
+			return r.cannotLimit(id, err)
+		}
+	}
 	if err := removeAll(service, id.Name); err != nil {
 		return r.fail(op, id, err)
 	}
 	return nil
-}
-
-// Usage is the sum of the sizes of the regular files below the directory of id,
-// as ls(1) shows them: holes count, directories and links do not, and a file with
-// two names counts twice. It is 0 if there is no such directory. Files that
-// vanish under way are no error.
-func (r *Root) Usage(id tenement.InstanceID) (tenement.Bytes, error) {
-	const op = "measure data directory of "
-	if err := check(id); err != nil {
-		return 0, err
-	}
-	dir, err := r.openInstance(id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, r.fail(op, id, err)
-	}
-	defer dir.Close()
-	var total tenement.Bytes
-	err = fs.WalkDir(dir.FS(), ".", func(_ string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			var info fs.FileInfo
-			if info, err = entry.Info(); err == nil {
-				total += tenement.Bytes(info.Size())
-			}
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		return 0, r.fail(op, id, err)
-	}
-	return total, nil
 }
 
 func (r *Root) dir(id tenement.InstanceID) string {
@@ -176,6 +158,8 @@ func (r *Root) openInstance(id tenement.InstanceID) (*os.Root, error) {
 func (r *Root) fail(op string, id tenement.InstanceID, err error) error {
 	failure := &tenement.Error{Code: tenement.CodeInternal, Op: op + id.String(), Err: err}
 	switch {
+	case errors.Is(err, errTooDeep):
+		failure.Code, failure.Hint = tenement.CodeConflict, "look at what the tenant has made in "+r.dir(id)
 	case errors.Is(err, errNotDirectory):
 		failure.Code = tenement.CodeConflict
 		failure.Hint = "move what is in the place of " + r.dir(id) + " or of its parent out of the way"

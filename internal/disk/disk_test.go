@@ -84,7 +84,7 @@ func TestMake(t *testing.T) {
 	t.Parallel()
 	r, root := open(t)
 	for range 2 {
-		path, err := r.Make(alice)
+		path, err := r.Make(t.Context(), alice, 0)
 		must(t, err)
 		if want := filepath.Join(root, "api", "alice"); path != want {
 			t.Errorf("path %s, want %s", path, want)
@@ -95,7 +95,7 @@ func TestMake(t *testing.T) {
 		must(t, os.Chmod(path, 0o755|fs.ModeSetgid))
 		must(t, os.Chmod(filepath.Dir(path), 0o777|fs.ModeSticky))
 	}
-	_, err := r.Make(alice)
+	_, err := r.Make(t.Context(), alice, 0)
 	must(t, err)
 	wantMode(t, filepath.Join(root, "api"), fs.ModeDir|0o700)
 	wantMode(t, filepath.Join(root, "api", "alice"), fs.ModeDir|0o700)
@@ -104,10 +104,10 @@ func TestMake(t *testing.T) {
 func TestMakeKeepsContent(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
-	path, err := r.Make(alice)
+	path, err := r.Make(t.Context(), alice, 0)
 	must(t, err)
 	file := writeFile(t, 3, path, "app.db")
-	_, err = r.Make(alice)
+	_, err = r.Make(t.Context(), alice, 0)
 	must(t, err)
 	wantMode(t, file, 0o644)
 }
@@ -118,7 +118,7 @@ func TestRelativeRoot(t *testing.T) {
 	r, err := Open("data")
 	must(t, err)
 	defer r.Close()
-	path, err := r.Make(alice)
+	path, err := r.Make(t.Context(), alice, 0)
 	must(t, err)
 	if !filepath.IsAbs(path) {
 		t.Errorf("%s is not absolute", path)
@@ -134,9 +134,11 @@ func TestInvalidNames(t *testing.T) {
 		{Service: "api", Name: "."}, {Service: "api", Name: "../../victim"}, {Service: ".tenement", Name: "x"},
 		{Service: "api", Name: "a/b"}, {Service: "/", Name: "etc"}, {Service: "api", Name: "a\x00"},
 	} {
-		_, makeErr := r.Make(id)
-		_, usageErr := r.Usage(id)
-		for _, err := range []error{makeErr, usageErr, r.Empty(id), r.Remove(id)} {
+		_, makeErr := r.Make(t.Context(), id, 0)
+		_, usageErr := r.Measure(t.Context(), id, Limit{})
+		_, limitErr := r.Limit(t.Context(), id, 0, 1<<20)
+		_, lookErr := r.Storage(t.Context(), id, 0, false, 0)
+		for _, err := range []error{makeErr, usageErr, limitErr, lookErr, r.Empty(id), r.Remove(id, 0)} {
 			if tenement.CodeOf(err) != tenement.CodeInvalid {
 				t.Errorf("%q: %v", id, err)
 			}
@@ -179,15 +181,15 @@ func TestPlanted(t *testing.T) {
 					must(t, os.MkdirAll(filepath.Dir(place), 0o700))
 					must(t, plant(place, elsewhere))
 
-					_, err := r.Make(alice)
+					_, err := r.Make(t.Context(), alice, 0)
 					wantConflict(t, err)
-					_, err = r.Usage(alice)
+					_, err = r.Measure(t.Context(), alice, Limit{})
 					wantConflict(t, err)
 					wantConflict(t, r.Empty(alice))
 					if where == "api" {
-						wantConflict(t, r.Remove(alice))
+						wantConflict(t, r.Remove(alice, 0))
 					} else {
-						must(t, r.Remove(alice))
+						must(t, r.Remove(alice, 0))
 						wantGone(t, place)
 					}
 					wantMode(t, victim, 0o644)
@@ -199,8 +201,8 @@ func TestPlanted(t *testing.T) {
 }
 
 // fill makes what a tenant may leave, with links to everything it should not
-// reach, and returns the sum of its files' sizes.
-func fill(t *testing.T, dir, outside string) tenement.Bytes {
+// reach, and returns how many names that are.
+func fill(t *testing.T, dir, outside string) int {
 	t.Helper()
 	writeFile(t, 10, dir, "app.db")
 	writeFile(t, 200, dir, "deep", "deeper", ".hidden")
@@ -212,32 +214,36 @@ func fill(t *testing.T, dir, outside string) tenement.Bytes {
 	}
 	must(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
 	sparse := writeFile(t, 0, dir, "sparse")
-	must(t, os.Truncate(sparse, 1<<20))
-	return 10 + 200 + 1<<20
+	must(t, os.Truncate(sparse, 1<<30))
+	return 13
 }
 
-func TestEmptyRemoveUsage(t *testing.T) {
+func TestEmptyRemoveMeasure(t *testing.T) {
 	t.Parallel()
 	r, root := open(t)
 	outside := filepath.Join(filepath.Dir(root), "outside")
-	victims := []string{writeFile(t, 1000, outside, "secret"), writeFile(t, 2000, outside, "sub", "secret")}
-	bob, err := r.Make(tenement.InstanceID{Service: "api", Name: "bob"})
+	victims := []string{writeFile(t, 1<<20, outside, "secret"), writeFile(t, 2<<20, outside, "sub", "secret")}
+	bob, err := r.Make(t.Context(), tenement.InstanceID{Service: "api", Name: "bob"}, 0)
 	must(t, err)
-	victims = append(victims, writeFile(t, 4000, bob, "app.db"))
-	for end, do := range map[string]func(tenement.InstanceID) error{"empty": r.Empty, "remove": r.Remove} {
-		dir, err := r.Make(alice)
+	victims = append(victims, writeFile(t, 4<<20, bob, "app.db"))
+	for end, do := range map[string]func(tenement.InstanceID) error{
+		"empty":  r.Empty,
+		"remove": func(id tenement.InstanceID) error { return r.Remove(id, 0) },
+	} {
+		dir, err := r.Make(t.Context(), alice, 0)
 		must(t, err)
-		want := fill(t, dir, outside)
-		if got, err := r.Usage(alice); err != nil || got != want {
-			t.Errorf("usage %d, %v, want %d", got, err, want)
+		empty := measured(t, r, Limit{})
+		names := fill(t, dir, outside)
+		if got := measured(t, r, Limit{}); got.Files != empty.Files+names || got.Bytes > 1<<20 {
+			t.Errorf("%+v, of which %+v was there before, want %d names more, and nothing for what is elsewhere or a hole", got, empty, names)
 		}
 		must(t, do(alice))
 		entries, err := os.ReadDir(dir)
 		if gone := os.IsNotExist(err); gone != (end == "remove") || len(entries) > 0 {
 			t.Errorf("after %s: %v, %v", end, entries, err)
 		}
-		if got, err := r.Usage(alice); err != nil || got != 0 {
-			t.Errorf("usage after %s: %d, %v", end, got, err)
+		if got := measured(t, r, Limit{}); got.Files > 1 {
+			t.Errorf("after %s: %+v", end, got)
 		}
 	}
 	for _, victim := range victims {
@@ -251,9 +257,9 @@ func TestAbsent(t *testing.T) {
 	for _, service := range []string{"", "api"} { // neither directory, then the service's only
 		must(t, os.MkdirAll(filepath.Join(root, service), 0o700))
 		must(t, r.Empty(alice))
-		must(t, r.Remove(alice))
-		if usage, err := r.Usage(alice); usage != 0 || err != nil {
-			t.Errorf("usage %d, %v", usage, err)
+		must(t, r.Remove(alice, 0))
+		if got := measured(t, r, Limit{}); got != (Use{}) {
+			t.Errorf("it takes %+v", got)
 		}
 		wantGone(t, filepath.Join(root, "api", "alice"))
 	}
@@ -266,7 +272,7 @@ func TestRootIsHeld(t *testing.T) {
 	r, root := open(t)
 	must(t, os.Rename(root, root+".old"))
 	victim := writeFile(t, 1, root, "api", "alice", "app.db")
-	must(t, r.Remove(alice))
+	must(t, r.Remove(alice, 0))
 	wantMode(t, victim, 0o644)
 }
 
@@ -277,7 +283,7 @@ func TestConcurrentUse(t *testing.T) {
 	for range 4 {
 		users.Go(func() {
 			for range 20 {
-				path, err := r.Make(alice)
+				path, err := r.Make(t.Context(), alice, 0)
 				if err != nil {
 					t.Error(err)
 					return
@@ -285,7 +291,7 @@ func TestConcurrentUse(t *testing.T) {
 				if !strings.HasSuffix(path, "/api/alice") {
 					t.Error(path)
 				}
-				if _, err := r.Usage(alice); err != nil {
+				if _, err := r.Measure(t.Context(), alice, Limit{}); err != nil {
 					t.Error(err)
 				}
 				if err := r.Empty(alice); err != nil {

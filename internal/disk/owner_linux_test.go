@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const nobody = 65534
+
 // asOrdinaryUser runs do on a thread whose file accesses are those of a user
 // without privileges (setfsuid(2) drops the capabilities that override modes).
 // Who is no root is such a user already.
@@ -18,7 +20,6 @@ func asOrdinaryUser(t *testing.T, paths []string, do func()) {
 		do()
 		return
 	}
-	const nobody = 65534
 	for _, path := range paths {
 		must(t, os.Lchown(path, nobody, nobody))
 	}
@@ -41,16 +42,20 @@ func TestWithoutPrivileges(t *testing.T) {
 	t.Parallel()
 	for name, do := range map[string]func(*Root) error{
 		"empty":  func(r *Root) error { return r.Empty(alice) },
-		"remove": func(r *Root) error { return r.Remove(alice) },
+		"remove": func(r *Root) error { return r.Remove(alice, 0) },
 		"make": func(r *Root) error {
-			_, err := r.Make(alice)
+			uid := 0
+			if os.Geteuid() == 0 {
+				uid = nobody // geteuid(2) does not know of asOrdinaryUser
+			}
+			_, err := r.Make(t.Context(), alice, uid)
 			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, root := open(t)
-			dir, err := r.Make(alice)
+			dir, err := r.Make(t.Context(), alice, 0)
 			must(t, err)
 			file := writeFile(t, 1, dir, "module", "cache", "file.go")
 			paths := []string{root, filepath.Dir(dir), dir, filepath.Dir(filepath.Dir(file)), filepath.Dir(file), file}

@@ -52,6 +52,7 @@ var (
 	suspended      = newAnswer(http.StatusServiceUnavailable, tenement.CodeSuspended, "This application is switched off at the moment.")
 	unavailable    = newAnswer(http.StatusServiceUnavailable, tenement.CodeUnavailable, "This application cannot be started at the moment.")
 	full           = newAnswer(http.StatusServiceUnavailable, tenement.CodeFull, "Too many requests are waiting for this application.")
+	storageFull    = newAnswer(http.StatusInsufficientStorage, tenement.CodeStorageFull, "This application has used up its storage and is stopped until there is room.")
 	tooSlow        = newAnswer(http.StatusGatewayTimeout, tenement.CodeTimeout, "The application took too long to answer.")
 )
 
@@ -74,6 +75,8 @@ func answerTo(err error) *answer {
 		return unavailable
 	case tenement.CodeFull:
 		return full
+	case tenement.CodeStorageFull:
+		return storageFull
 	case tenement.CodeTimeout:
 		return tooSlow
 	case tenement.CodeBroken, tenement.CodeUnreachable:

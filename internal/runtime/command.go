@@ -23,6 +23,8 @@ type command struct {
 	args []string
 	env  []string
 	dir  string
+
+	openFiles int // the bound on its descriptors; 0 = the daemon's own
 }
 
 // command puts the values of one start into the service's templates and finds the
@@ -35,7 +37,7 @@ func (s Spec) command(port int) (command, error) {
 		tenement.VarDataDir: s.Service.DataDir,
 	}
 	env := s.environment(port, vars)
-	c := command{dir: s.Service.Workdir.Expand(vars)}
+	c := command{dir: s.Service.Workdir.Expand(vars), openFiles: s.Service.Limits.OpenFiles}
 	if c.dir == "" {
 		c.dir = s.DataDir
 	}

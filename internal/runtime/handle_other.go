@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 
 	"tenement"
 )
@@ -19,6 +20,13 @@ type handle struct {
 func checkHandles() error { return nil }
 
 func spawn(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
+	if c.openFiles > 0 {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "set open_files_limit",
+			Err:  errors.New("the descriptors of a process are bounded on Linux only"),
+			Hint: "leave open_files_limit away here",
+		}
+	}
 	child, err := os.StartProcess(c.path, c.args, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: attr})
 	if err != nil {
 		return nil, err
@@ -48,6 +56,16 @@ func adopt(tenement.Ref) (*handle, error) {
 		Err: errors.New("processes are adopted on Linux only"),
 	}
 }
+
+// members are not known here.
+func (h *handle) members() ([]int, error) {
+	return nil, &tenement.Error{
+		Code: tenement.CodeUnavailable, Op: "measure a process",
+		Err: errors.New("what a process tree uses is known on Linux only"),
+	}
+}
+
+func processorTime([]int) time.Duration { return 0 }
 
 func cloneInto(*syscall.SysProcAttr, *os.File) {}
 

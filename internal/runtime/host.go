@@ -101,7 +101,7 @@ func (h *Host) startAt(s Spec, at place) (_ Process, err error) {
 	defer closeAll(files)
 	undo.add(out.close)
 
-	group, attr, err := h.attributes(s.Instance)
+	group, attr, err := h.attributes(s)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func startFailure(s Spec, c command, at place, err error) error {
 func (h *Host) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process, error) {
 	found, err := adopt(ref)
 	if err != nil {
-		return nil, err
+		return nil, explainEnd(err, ref)
 	}
 	h.ports.claim(ref.Port)
 	return h.adoptAt(ctx, s, ref, found, h.onHost(ref.Port), nil)
@@ -187,13 +187,26 @@ func (h *Host) process(found *handle, ref tenement.Ref, at place) *hostProcess {
 	return p
 }
 
-func (h *Host) attributes(id tenement.InstanceID) (*cgroup.Group, *syscall.SysProcAttr, error) {
+func (h *Host) attributes(s Spec) (*cgroup.Group, *syscall.SysProcAttr, error) {
 	attr := &syscall.SysProcAttr{Setpgid: true}
+	limits := s.Service.Limits
 	if h.cgroups == nil {
-		return nil, attr, nil
+		return nil, attr, withoutCgroups(limits)
 	}
-	group, err := h.cgroups.New(id.Service + "." + id.Name)
+	group, err := h.cgroups.New(s.Instance.Service+"."+s.Instance.Name, limits)
 	return group, attr, err
+}
+
+// withoutCgroups refuses the limits that only a cgroup can keep.
+func withoutCgroups(l tenement.Limits) error {
+	l.OpenFiles, l.Storage = 0, 0
+	if l == (tenement.Limits{}) {
+		return nil
+	}
+	return &tenement.Error{
+		Code: tenement.CodeUnavailable, Op: "set limits", Err: errors.New("there is no cgroup to keep them"),
+		Hint: "see what is missing: ten doctor",
+	}
 }
 
 func (h *Host) warn(op string, err error) {

@@ -36,6 +36,11 @@ func (p *hostProcess) Dial(ctx context.Context) (net.Conn, error) {
 
 func (p *hostProcess) wait() {
 	p.exit = p.at.wait(p.handle)
+	if p.group != nil {
+		kills, err := p.group.OOMKills()
+		p.host.warn("count what was killed for want of memory", err)
+		p.exit.OOM = kills > 0 && endedByKill(p.exit)
+	}
 	close(p.exited)
 }
 

@@ -13,8 +13,9 @@ import (
 // Runtime starts processes. Its methods may be called concurrently.
 type Runtime interface {
 	// Start runs s and returns once the process exists, ready or not. On an error
-	// nothing is left behind. A program that is missing or may not be run is
-	// CodeUnavailable with a hint. ctx bounds the call, not the process.
+	// nothing is left behind. Every limit of the service holds before the program's first
+	// instruction. A program that is missing or may not be run, and a limit that cannot
+	// be set, is CodeUnavailable with a hint. ctx bounds the call, not the process.
 	Start(ctx context.Context, s Spec) (Process, error)
 
 	// Adopt takes over the process r that an earlier daemon started for s. A process
@@ -36,6 +37,14 @@ type Process interface {
 	// harmless once it has ended.
 	Signal(os.Signal) error
 	Kill() error
+
+	// Freeze stops the whole tree where it stands, and returns when it does; what is
+	// frozen can be killed, but not asked to end. Thaw lets it go on.
+	Freeze() error
+	Thaw() error
+
+	// Usage is what the whole tree uses now.
+	Usage() (tenement.Usage, error)
 
 	// Exited is closed when the main process has ended; Exit says how.
 	Exited() <-chan struct{}

@@ -15,7 +15,7 @@ import (
 const defaultLimit = 1000
 
 const (
-	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason"
+	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason, uid, oom_kills"
 
 	selectInstance = "SELECT " + instanceColumns + " FROM instances WHERE service = ? AND name = ?"
 	insertInstance = "INSERT INTO instances (service, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
@@ -181,10 +181,17 @@ func (s *Store) SetFailure(ctx context.Context, id tenement.InstanceID, f teneme
 	return s.wrote(ctx, "remember failure of "+id.String(), err)
 }
 
+// CountOOMKill notes that id was ended once more because memory was short. It is
+// CodeNotFound if id is not registered.
+func (s *Store) CountOOMKill(ctx context.Context, id tenement.InstanceID) error {
+	return s.wrote(ctx, "count an end of "+id.String(), changedOne(s.write.ExecContext(ctx,
+		"UPDATE instances SET oom_kills = oom_kills + 1 WHERE service = ? AND name = ?", id.Service, id.Name)))
+}
+
 func scanInstance(r row) (i tenement.Instance, err error) {
 	var createdAt, retryAt int64
 	var crashes string
-	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason)
+	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason, &i.UID, &i.OOMKills)
 	if err != nil {
 		return i, err
 	}

@@ -75,6 +75,23 @@ ALTER TABLE processes ADD COLUMN started_at      INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE processes ADD COLUMN active_at       INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE processes ADD COLUMN health_failures INTEGER NOT NULL DEFAULT 0;
 `,
+	// A user of its own for each instance.
+	`
+ALTER TABLE instances ADD COLUMN uid INTEGER NOT NULL DEFAULT 0; -- 0 = none yet
+CREATE UNIQUE INDEX instances_by_uid ON instances (uid) WHERE uid > 0;
+
+-- What was ever given: the uids from first up to, and without, next.
+CREATE TABLE uid_blocks (
+	first  INTEGER NOT NULL PRIMARY KEY CHECK (first > 0),
+	next   INTEGER NOT NULL CHECK (next >= first),
+	chosen INTEGER NOT NULL DEFAULT 0        -- 1: this registry's own, chosen at random
+) STRICT;
+CREATE UNIQUE INDEX uid_blocks_chosen ON uid_blocks (chosen) WHERE chosen = 1;
+`,
+	// How often the kernel has ended it because memory was short.
+	`
+ALTER TABLE instances ADD COLUMN oom_kills INTEGER NOT NULL DEFAULT 0;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -43,6 +43,15 @@ INSERT INTO events VALUES (100001, 1767225600000000003, 'token:t_alice', 'stop',
 INSERT INTO processes VALUES ('api', 'bob_2', 4712, 123456790, '5f0c2a0e-8a3b-4a63-9f0e-6d0c1e3a7b52', 20002, '', 'process',
 	'/var/lib/tenement/.tenement/output/api.bob_2.1.stdout', '/var/lib/tenement/.tenement/output/api.bob_2.1.stderr', 'stopping', 1767225600000000000, 1767225600000000001, 2);
 `,
+	3: `
+UPDATE instances SET uid = 1987000004 WHERE service = 'api' AND name = 'alice';
+UPDATE instances SET uid = 70000 WHERE name = 'bob_2';
+INSERT INTO uid_blocks VALUES (1987000000, 1987000005, 1);
+INSERT INTO uid_blocks VALUES (70000, 70001, 0);
+`,
+	4: `
+UPDATE instances SET oom_kills = 3 WHERE service = 'api' AND name = 'alice';
+`,
 }
 
 func fixturePath(version int) string {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"syscall"
 	"time"
@@ -81,7 +82,11 @@ func (s *Supervisor) lookFor(ctx context.Context, f *legacy) error {
 		f.lost = errors.New("no runtime for isolation " + string(f.record.Ref.Isolation))
 		return nil
 	}
-	f.process, f.lost = rt.Adopt(ctx, s.spec(f.id), f.record.Ref)
+	spec := s.spec(f.id)
+	if f.record.Ref.Isolation != tenement.IsolationProcess {
+		spec.UID = f.row.UID
+	}
+	f.process, f.lost = rt.Adopt(ctx, spec, f.record.Ref)
 	fault.Point(fault.Adopted)
 	switch tenement.CodeOf(f.lost) {
 	case "", tenement.CodeNotFound, tenement.CodeUnavailable:
@@ -169,9 +174,11 @@ func (i *instance) inherit(f *legacy) {
 		i.stop(i.goalAtRest(), nil)
 	case o.state == tenement.Starting:
 		i.publish()
+		i.resumeStorage()
 		go o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
 	default:
 		i.serve()
+		i.resumeStorage()
 		i.resumeHealth(f.record.HealthFailures)
 		i.publish()
 		i.armIdle()
@@ -201,7 +208,11 @@ func (i *instance) missed(f *legacy) {
 		return
 	}
 	err := f.lost
-	if tenement.CodeOf(err) == tenement.CodeNotFound {
+	switch {
+	case errors.Is(err, tenement.ErrOutOfMemory):
+		i.countOOMKill()
+		err = fmt.Errorf("%s while no daemon was running", i.ending(tenement.Exit{OOM: true}))
+	case tenement.CodeOf(err) == tenement.CodeNotFound:
 		err = errors.New("it ended while no daemon was running")
 	}
 	o.state = tenement.Backoff

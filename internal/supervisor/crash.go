@@ -13,6 +13,7 @@ import (
 func (i *instance) afterCrash(ended *life) {
 	o := &i.own
 	exit := ended.process.Exit()
+	ending := i.ending(exit)
 	o.hasServed = ended.wasReady
 	switch {
 	case o.unrecorded != nil:
@@ -20,13 +21,34 @@ func (i *instance) afterCrash(ended *life) {
 	case o.goal == tenement.GoalBackoff: // we ended it for a fault, and said so to those who waited
 		i.crashed(errors.New(o.record.reason))
 	case !ended.wasReady:
-		i.startFailed(fmt.Errorf("%s before it was ready", exit))
+		i.startFailed(fmt.Errorf("%s before it was ready", ending))
 	case exit.Failed() || i.service.Restart.Mode == tenement.RestartAlways:
-		i.crashed(errors.New(exit.String()))
+		i.crashed(errors.New(ending))
 	default: // it ended in good order: started again only for those who wait
-		i.note("%s", exit)
+		i.note("%s", ending)
 		o.revive = false
 		i.retry()
+	}
+}
+
+// ending is how a process ended, for operators and for the instance's own people.
+func (i *instance) ending(exit tenement.Exit) string {
+	if limit := i.service.Limits.Memory; exit.OOM && limit > 0 {
+		return fmt.Sprintf("%s (memory_limit_mb = %d)", exit, limit>>20)
+	}
+	return exit.String()
+}
+
+// countOOMKill accounts for an end because memory was short, whether or not it was to
+// end anyway.
+func (i *instance) countOOMKill() {
+	r := &i.own.record
+	if !r.registered {
+		return
+	}
+	r.oomKills++
+	if err := i.sup.Store.CountOOMKill(i.sup.lives, i.id); err != nil {
+		i.sup.unwritten("count an end", i.id, err)
 	}
 }
 

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"tenement"
+	"tenement/internal/logs"
 	"tenement/internal/runtime/runtimetest"
 )
 
@@ -335,4 +337,30 @@ func TestReasonIsThereBeforeTheAnswer(t *testing.T) {
 			}
 		}
 	}, always(runtimetest.Behaviour{StartError: errors.New("broken")}))
+}
+
+func TestEndForWantOfMemoryIsCounted(t *testing.T) {
+	simulate(t, func(w *world) {
+		for n := range 2 {
+			w.wake(alice).End(tenement.Exit{Status: -1, Signal: "killed", Known: true, OOM: true})
+			pass(0)
+			st, _ := w.Observe(alice)
+			if want := "out of memory: ended by the kernel (memory_limit_mb = 64)"; n == 1 && st.Reason != want {
+				t.Errorf("the reason is %q, want %q", st.Reason, want)
+			}
+			pass(time.Minute)
+			w.wantState(alice, tenement.Ready)
+			if st, _ := w.Observe(alice); st.OOMKills != n+1 || st.Reason != "" {
+				t.Errorf("counted %d times, reason %q", st.OOMKills, st.Reason)
+			}
+		}
+		row, err := w.Store.Instance(w.t.Context(), alice)
+		if err != nil || row.OOMKills != 2 || len(row.Failure.Crashes) != 2 {
+			t.Errorf("on record: %+v, %v", row, err)
+		}
+		lines, err := w.Logs.Query(w.t.Context(), logs.Query{Instance: alice})
+		if err != nil || len(lines) == 0 || !strings.Contains(lines[0].Text, "tenement: out of memory") {
+			t.Errorf("its own log says %v, %v", lines, err)
+		}
+	}, withService(func(s *tenement.Service) { s.Limits.Memory = 64 << 20 }))
 }

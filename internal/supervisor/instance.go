@@ -43,6 +43,7 @@ type ownership struct {
 	stopping  bool        // the daemon is
 	removal   *removal    // set while it is being deleted
 	health    health
+	storage   storage
 	waiters   []*waiter
 	enders    []chan<- error // told when no process is left
 
@@ -59,6 +60,7 @@ func newInstance(s *Supervisor, id tenement.InstanceID) *instance {
 	}
 	i.own.timer = stoppedTimer()
 	i.own.health = health{timer: stoppedTimer(), verdict: tenement.HealthUnknown}
+	i.own.storage.timer = stoppedTimer()
 	i.own.revive = s.plan.Load().pins(id)
 	return i
 }
@@ -101,6 +103,10 @@ func (i *instance) goOn() {
 			i.onEnded(err)
 		case err := <-o.life.events().checked:
 			i.onChecked(err)
+		case m := <-o.life.events().measured:
+			i.onMeasured(m)
+		case <-o.storage.timer.C:
+			i.measureStorage()
 		case <-o.health.timer.C:
 			i.checkHealth()
 		case <-o.timer.C:
@@ -109,6 +115,7 @@ func (i *instance) goOn() {
 	}
 	i.own.timer.Stop()
 	i.own.health.timer.Stop()
+	i.own.storage.timer.Stop()
 }
 
 // finished reports whether the owner may end, and if so has made it unreachable.
@@ -132,13 +139,14 @@ func (i *instance) slotWanted() chan<- struct{} {
 type events struct {
 	probed, checked, released <-chan error
 	drained                   <-chan struct{}
+	measured                  <-chan measurement
 }
 
 func (l *life) events() events {
 	if l == nil {
 		return events{}
 	}
-	return events{probed: l.probed, checked: l.checked, released: l.released, drained: l.gate.drained}
+	return events{probed: l.probed, checked: l.checked, released: l.released, drained: l.gate.drained, measured: l.measured}
 }
 
 // step makes one transition and publishes it. A step that the table does not have
@@ -162,7 +170,7 @@ func (i *instance) publish() {
 	}
 	st := &tenement.Status{
 		ID: i.id, State: o.state, Health: o.health.verdict,
-		Restarts: len(o.record.crashes), Reason: o.record.reason,
+		Restarts: len(o.record.crashes), Reason: o.record.reason, OOMKills: o.record.oomKills,
 		CreatedAt: o.record.createdAt,
 	}
 	if o.state == tenement.Backoff || o.state == tenement.Failed {

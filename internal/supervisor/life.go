@@ -30,6 +30,7 @@ type life struct {
 	hurryUp  context.CancelFunc
 	probed   chan error // the verdict of the readiness probe
 	checked  chan error // the verdict of one health check
+	measured chan measurement
 	released chan error // what Release said: all is over
 }
 
@@ -43,6 +44,7 @@ func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process) *li
 		startedAt: time.Now(),
 		probed:    make(chan error, 1),
 		checked:   make(chan error, 1),
+		measured:  make(chan measurement, 1),
 		released:  make(chan error, 1),
 	}
 	l.gate.init()

@@ -179,10 +179,14 @@ func (i *instance) unregister() error {
 	o := &i.own
 	purge := o.removal.purge
 	o.removal = nil
+	var err error
 	if purge {
-		if err := i.sup.Disk.Remove(i.id); err != nil {
-			return err
-		}
+		err = i.sup.Disk.Remove(i.id, o.record.uid)
+	} else { // what is kept is bounded by nobody's quota
+		_, err = i.sup.Disk.Limit(i.sup.lives, i.id, o.record.uid, 0)
+	}
+	if err != nil {
+		return err
 	}
 	i.sup.Logs.Drop(i.id)
 	fault.Point(fault.Purged)

@@ -16,6 +16,8 @@ type Plan struct {
 	// Pinned instances are registered, started at once and never put to sleep for want
 	// of traffic.
 	Pinned []tenement.InstanceID
+	// FirstUID begins the block that new uids are taken from; 0 = the registry's own.
+	FirstUID int
 }
 
 func (p *Plan) pins(id tenement.InstanceID) bool { return slices.Contains(p.Pinned, id) }

@@ -12,9 +12,11 @@ type record struct {
 	registered bool
 	suspended  bool
 	createdAt  time.Time
+	uid        int         // 0 = none yet
 	crashes    []time.Time // oldest first
 	retryAt    time.Time   // of Backoff and Failed
 	reason     string      // why it is not ready, for operators
+	oomKills   int         // ever
 	saved      bool        // the registry holds a failure of it
 	broken     error       // the registry could not be read
 }
@@ -36,9 +38,11 @@ func (i *instance) know(row tenement.Instance) {
 		registered: true,
 		suspended:  row.Suspended,
 		createdAt:  row.CreatedAt,
+		uid:        row.UID,
 		crashes:    row.Failure.Crashes,
 		retryAt:    row.Failure.RetryAt,
 		reason:     row.Failure.Reason,
+		oomKills:   row.OOMKills,
 		saved:      len(row.Failure.Crashes) > 0 || row.Failure.Reason != "",
 	}
 	o.state = RestingState(row)

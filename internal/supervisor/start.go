@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tenement"
+	"tenement/internal/disk"
 	"tenement/internal/logs"
 )
 
@@ -33,20 +34,15 @@ func (i *instance) start() {
 	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
 		i.service = s
 	}
-	l, err := i.launch()
+	i.own.storage.full = nil
+	l, how, err := i.launch()
 	if err != nil {
-		i.releaseSlot()
-		i.step(tenement.Exited)
-		i.own.hasServed = false
-		if fromDisk(err) || i.sup.Store.Refused() != nil {
-			i.postpone(err)
-			return
-		}
-		i.startFailed(err)
+		i.launchFailed(err)
 		return
 	}
 	i.own.unrecorded = nil
 	i.own.life = l
+	i.watchStorage(how)
 	go l.watch()
 	go l.probe(i.service.Timeouts.Startup)
 	i.publish()
@@ -56,29 +52,44 @@ func (i *instance) start() {
 	}
 }
 
-// launch makes the process, or an error and nothing left behind.
-func (i *instance) launch() (*life, error) {
-	if err := i.sup.Store.Refused(); err != nil {
-		return nil, err
+func (i *instance) launchFailed(err error) {
+	i.releaseSlot()
+	i.step(tenement.Exited)
+	i.own.hasServed = false
+	var full *tenement.Error
+	switch {
+	case errors.As(err, &full) && full.Code == tenement.CodeStorageFull:
+		i.refuseForStorage(full)
+	case fromDisk(err) || i.sup.Store.Refused() != nil:
+		i.postpone(err)
+	default:
+		i.startFailed(err)
 	}
-	dir, err := i.sup.Disk.Make(i.id)
+}
+
+// launch makes the process, or an error and nothing left behind. It says how what the
+// process stores is bounded.
+func (i *instance) launch() (*life, disk.Enforcement, error) {
+	if err := i.sup.Store.Refused(); err != nil {
+		return nil, "", err
+	}
+	spec := i.sup.spec(i.id)
+	how, err := i.prepareStorage(&spec)
 	if err != nil {
-		return nil, err
+		return nil, how, err
 	}
 	rt := i.sup.Runtimes[i.service.Isolation]
 	if rt == nil {
-		return nil, &tenement.Error{
+		return nil, how, &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: "start " + i.id.String(),
 			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
 		}
 	}
-	spec := i.sup.spec(i.id)
-	spec.DataDir = dir
 	p, err := rt.Start(i.sup.lives, spec)
 	if err != nil {
-		return nil, err
+		return nil, how, err
 	}
-	return newLife(i.sup, i.service, p), nil
+	return newLife(i.sup, i.service, p), how, nil
 }
 
 func (i *instance) releaseSlot() {

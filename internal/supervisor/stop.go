@@ -113,12 +113,16 @@ func (i *instance) onEnded(err error) {
 	i.serving.Store(nil)
 	i.releaseSlot()
 	i.stopHealth()
+	o.storage.timer.Stop()
 	o.timer.Stop()
 	fault.Point(fault.Gone)
 	i.forgetProcess()
 	fault.Point(fault.Forgotten)
 	ended := o.life
 	o.life = nil
+	if ended.process.Exit().OOM {
+		i.countOOMKill()
+	}
 	i.step(tenement.Exited)
 	if o.state == tenement.Backoff {
 		i.afterCrash(ended)

@@ -50,6 +50,8 @@ type Supervisor struct {
 	slots   chan struct{} // one element per process being started
 	waiting atomic.Int64  // requests held, of all instances
 
+	measuring chan struct{} // one element while a data directory is measured
+
 	behind atomic.Bool // the store was not told something that it is to know
 
 	mu     sync.RWMutex
@@ -80,8 +82,11 @@ func New(c Config) *Supervisor {
 	s := &Supervisor{
 		Config: c,
 		slots:  make(chan struct{}, c.MaxStarting),
-		awake:  make(map[tenement.InstanceID]*instance),
-		moved:  make(map[tenement.InstanceID]*life),
+
+		measuring: make(chan struct{}, 1),
+
+		awake: make(map[tenement.InstanceID]*instance),
+		moved: make(map[tenement.InstanceID]*life),
 	}
 	s.plan.Store(&c.Plan)
 	return s

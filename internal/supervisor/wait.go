@@ -119,6 +119,9 @@ func (i *instance) refusal() error {
 			return i.unavailable(errors.New(o.record.reason), wait)
 		}
 	}
+	if err := i.refusedByStorage(); err != nil {
+		return err
+	}
 	if o.life == nil {
 		return i.refusedByDisk()
 	}

@@ -92,7 +92,8 @@ type life struct{ test, ending string }
 var lives = []life{
 	{"TestFirstBoot", "systemctl reboot"},
 	{"TestAfterReboot", "echo b >/proc/sysrq-trigger"}, // as if the power was cut
-	{"TestAfterPowerCut", "poweroff -ff"},
+	{"TestAfterPowerCut", "systemctl reboot"},
+	{"TestLimits", "poweroff -ff"},
 }
 
 // machine gives the directory of kernel, initrd and root.img. They are built once for
@@ -147,6 +148,9 @@ func build(t *testing.T, dir string) map[string]string {
 		"ten":   {"build", "tenement/cmd/ten"},
 		"notes": {"build", "tenement/examples/notes"},
 		"guest": {"test", "-c", "tenement/test/vm/guest"},
+		// The suites, for what only this machine's kernel can do; the latter is a tenant, too.
+		"cgroup.test":  {"test", "-c", "tenement/internal/cgroup"},
+		"runtime.test": {"test", "-c", "tenement/internal/runtime"},
 	} {
 		programs[name] = filepath.Join(dir, name)
 		arguments = slices.Insert(arguments, len(arguments)-1, "-ldflags=-s -w", "-o", programs[name])
@@ -210,8 +214,9 @@ fi
 		cmd.ProcessState.UserTime().Round(time.Second), strings.Join(stepTimes.FindAllString(console.String(), -1), "\n"))
 }
 
-// stepTimes are the lines of the guest's log that say how long each step took.
-var stepTimes = regexp.MustCompile(`    --- PASS: .*\)`)
+// stepTimes are the lines of the guest's log that say how long each step took, and what
+// was measured in it.
+var stepTimes = regexp.MustCompile(`    --- PASS: .*\)|measured: .*`)
 
 // writePayload makes the archive that is the machine's second drive.
 func writePayload(path, script string, programs map[string]string) error {

@@ -252,6 +252,15 @@ func (p *FakeProcess) Kill() error {
 	return nil
 }
 
+// Freeze implements runtime.Process; nothing stands still.
+func (p *FakeProcess) Freeze() error { return nil }
+
+// Thaw implements runtime.Process.
+func (p *FakeProcess) Thaw() error { return nil }
+
+// Usage implements runtime.Process.
+func (p *FakeProcess) Usage() (tenement.Usage, error) { return tenement.Usage{Tasks: 1}, nil }
+
 func (p *FakeProcess) hasEnded() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -37,6 +37,18 @@ func Suite(t *testing.T, kinds map[string]Opener, kind string) {
 		name string
 		run  func(*testing.T, *bench)
 	}{
+		{"freeze and thaw", testFreeze},
+		{"kill ends what is frozen", testKillFrozen},
+		{"kill ends a tree that forks on", testKillForking},
+		{"usage", testUsage},
+		{"open files", testOpenFiles},
+		{"a limit that cannot be set", testImpossibleLimit},
+		{"a limited program that is missing", testLimitedMissing},
+		{"out of memory", testOutOfMemory},
+		{"a child out of memory", testChildOutOfMemory},
+		{"processes", testProcesses},
+		{"share of the processor", testProcessorShare},
+		{"weights", testWeights},
 		{"serves", testServes},
 		{"environment is clean", testEnvironment},
 		{"inherits no descriptor", testDescriptors},
@@ -177,12 +189,17 @@ func (b *bench) end(p runtime.Process) {
 func (b *bench) ready(s runtime.Spec) runtime.Process {
 	b.t.Helper()
 	p := b.start(s)
+	b.awaitHealth(p)
+	return p
+}
+
+func (b *bench) awaitHealth(p runtime.Process) {
+	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
 	defer cancel()
 	if err := probe.Ready(ctx, p.Dial, "/health"); err != nil {
 		b.t.Fatal(err)
 	}
-	return p
 }
 
 // get asks p for a path and returns the body.

@@ -48,6 +48,12 @@ func TenantMain() {
 //	/print?out=&err=   prints lines; with part=1 their beginnings
 //	/flood?lines=N     begins to print N numbered lines, see [FloodLine]
 //	/flooded           how many of them it has printed
+//	/memory?mb=N       takes N MiB more, and keeps them; with child=1 a child does
+//	/spin?threads=N    keeps N threads busy for ever
+//	/files             opens files until it cannot, answers how many and why not
+//	/fork?n=N          starts up to N children, answers how many and why not more
+//	/hop               starts a process that gives place to its child for ever, and
+//	                   writes each time to $DATA_DIR/hops
 //	/sse?n=&every=     n events, one every so often; n=0: until the client leaves
 //	/ws                WebSocket echo
 //
@@ -66,6 +72,7 @@ func runTenant(args []string) error {
 	ignoreTerm := set.Bool("ignore-term", false, "ignore SIGTERM")
 	idle := set.Bool("idle", false, "be a child that does nothing and ignores SIGTERM")
 	hang := set.Bool("hang", false, "accept connections and never answer")
+	take := set.Int("take", 0, "take so many MiB and wait")
 	exitCode := set.Int("exit", -1, "exit with this status instead of listening")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -74,6 +81,10 @@ func runTenant(args []string) error {
 	signal.Notify(term, syscall.SIGTERM)
 	if *idle {
 		fmt.Println("deaf") // from here on: the parent waits for it
+		select {}
+	}
+	if *take > 0 {
+		takeMemory(*take)
 		select {}
 	}
 	if *exitCode >= 0 {
@@ -141,6 +152,7 @@ func tenantMux() *http.ServeMux {
 		fmt.Fprintln(w, "printed")
 	})
 	flood(mux)
+	exhaust(mux)
 	mux.HandleFunc("/sse", serveEvents)
 	mux.HandleFunc("/ws", echoWebSocket)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {

@@ -27,6 +27,7 @@ const (
 	configFile = "/etc/tenement/tenement.toml"
 	dataDir    = "/var/lib/tenement"
 	service    = "tenement.service"
+	keeper     = "tenement-tenants.service"
 	socket     = "tenement.socket"
 	host       = "alice.notes.localhost"
 )

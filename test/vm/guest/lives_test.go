@@ -97,17 +97,17 @@ func must[T any](v T, err error) T {
 }
 
 func checksUnits(t *testing.T) {
-	if _, complaints, status := try(t, "systemd-analyze", "verify", "--recursive-errors=no", "/etc/systemd/system/"+service, "/etc/systemd/system/"+socket); status != 0 || strings.Contains(complaints, "tenement") {
+	if _, complaints, status := try(t, "systemd-analyze", "verify", "--recursive-errors=no", "/etc/systemd/system/"+service, "/etc/systemd/system/"+socket, "/etc/systemd/system/"+keeper); status != 0 || strings.Contains(complaints, "tenement") {
 		t.Errorf("systemd-analyze verify: exit status %d\n%s", status, complaints)
 	}
 	journal := run(t, "journalctl", "-b", "-o", "cat", "--no-pager", "_PID=1")
 	for line := range strings.Lines(journal) {
-		if strings.Contains(line, "tenement.") && strings.Contains(line, "ignoring") {
+		if strings.Contains(line, "tenement") && strings.Contains(line, "ignoring") {
 			t.Errorf("systemd does not understand the unit: %s", line)
 		}
 	}
 	for name, want := range map[string]string{
-		"Type": "notify", "NotifyAccess": "main", "Delegate": "yes", "KillMode": "process", "Restart": "always", "OOMPolicy": "continue",
+		"Type": "notify", "NotifyAccess": "main", "Delegate": "no", "KillMode": "process", "Restart": "always", "OOMPolicy": "continue",
 		"WatchdogUSec": "15s", "User": "tenement", "NoNewPrivileges": "yes", "ProtectSystem": "full", "ProtectHome": "read-only",
 		"TasksMax": "infinity", "LimitNOFILE": "1048576", "LimitNOFILESoft": "1024", "CapabilityBoundingSet": "", "TimeoutStopUSec": "2min",
 	} {
@@ -151,7 +151,7 @@ func wakes(t *testing.T) {
 	writes(t, "before")
 	pid := tenant(t)
 	group := strings.TrimSpace(strings.TrimPrefix(string(must(os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)))), "0::"))
-	unit := property(t, service, "ControlGroup")
+	unit := property(t, keeper, "ControlGroup")
 	if !strings.HasPrefix(group, unit+"/") {
 		t.Errorf("the tenant is in %s, which is not below %s", group, unit)
 	}
@@ -274,7 +274,7 @@ func uninstalls(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- left.Wait() }()
-	group := "/sys/fs/cgroup" + property(t, service, "ControlGroup") + "/left"
+	group := "/sys/fs/cgroup" + property(t, keeper, "ControlGroup") + "/left"
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func uninstalls(t *testing.T) {
 		}
 	case <-t.Context().Done():
 	}
-	for _, path := range []string{"/etc/systemd/system/" + service, "/etc/systemd/system/" + socket} {
+	for _, path := range []string{"/etc/systemd/system/" + service, "/etc/systemd/system/" + socket, "/etc/systemd/system/" + keeper} {
 		if exists(path) {
 			t.Errorf("%s is still there", path)
 		}
@@ -341,7 +341,7 @@ func failsToInstall(t *testing.T) {
 	if status != 1 || token != "" || !strings.Contains(messages, "hint: see what it said: journalctl") {
 		t.Errorf("exit status %d, a token %q, and\n%s", status, token, messages)
 	}
-	for _, path := range []string{"/etc/systemd/system/" + service, "/etc/systemd/system/" + socket, dataDir, filepath.Dir(configFile)} {
+	for _, path := range []string{"/etc/systemd/system/" + service, "/etc/systemd/system/" + socket, "/etc/systemd/system/" + keeper, dataDir, filepath.Dir(configFile)} {
 		if exists(path) {
 			t.Errorf("%s was left behind", path)
 		}

@@ -1,0 +1,125 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"tenement"
+)
+
+// OOMKills is how many processes of the group the kernel has killed because memory was
+// short, its own or the machine's. 0 without the memory controller, or when the group is
+// gone.
+func (g *Group) OOMKills() (int, error) {
+	n, _, err := g.number("memory.events", "oom_kill")
+	return int(n), err
+}
+
+// PIDRefusals is how often the group was at its limit of processes when one of them
+// wanted another. 0 without the pids controller, or when the group is gone.
+func (g *Group) PIDRefusals() (int, error) {
+	n, _, err := g.number("pids.events", "max")
+	return int(n), err
+}
+
+// number is the value after key in a file of keys and values, or the one value of the
+// file with key "". False: the group does not have it.
+func (g *Group) number(file, key string) (int64, bool, error) {
+	list, err := words(g.dir, file)
+	if err != nil {
+		return 0, false, err
+	}
+	if key == "" && len(list) == 1 {
+		n, err := strconv.ParseInt(list[0], 10, 64)
+		return n, err == nil, err
+	}
+	for i := 0; i+1 < len(list); i += 2 {
+		if list[i] == key {
+			n, err := strconv.ParseInt(list[i+1], 10, 64)
+			return n, err == nil, err
+		}
+	}
+	return 0, false, nil
+}
+
+// freezeWait bounds the time until everything in a group stands still. It takes an
+// instant, unless a process is in uninterruptible sleep.
+const freezeWait = 5 * time.Second
+
+// Freeze stops everything in the group, and returns when all of it stands still; a
+// group that does not within 5 s is thawed again. What is frozen can still be killed.
+func (g *Group) Freeze() error {
+	if err := put(g.dir, "cgroup.freeze", "1"); err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(freezeWait)
+	for {
+		frozen, _, err := g.number("cgroup.events", "frozen")
+		switch {
+		case err != nil:
+			return errors.Join(err, g.Thaw())
+		case frozen == 1:
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return errors.Join(fmt.Errorf("processes in %s do not freeze within %s", g.dir, freezeWait), g.Thaw())
+		}
+	}
+}
+
+// Thaw lets everything in the group run again, at once; one that is gone is no error.
+func (g *Group) Thaw() error {
+	err := put(g.dir, "cgroup.freeze", "0")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Usage is what everything in the group uses together. Without the memory controller
+// Memory is what its processes have resident, pages they share counted for each.
+func (g *Group) Usage() (tenement.Usage, error) {
+	micros, _, err := g.number("cpu.stat", "usage_usec")
+	memory, metered, memoryErr := g.number("memory.current", "")
+	tasks, counted, tasksErr := g.number("pids.current", "")
+	u := tenement.Usage{CPU: time.Duration(micros) * time.Microsecond, Memory: tenement.Bytes(memory), Tasks: int(tasks)}
+	err = errors.Join(err, memoryErr, tasksErr)
+	if err != nil || metered && counted {
+		return u, err
+	}
+	pids, err := g.Processes()
+	resident, threads := Resident(pids)
+	if !metered {
+		u.Memory = resident
+	}
+	if !counted {
+		u.Tasks = threads
+	}
+	return u, err
+}
+
+// Resident is what processes have in memory, and how many threads they have, all
+// together. One that is gone counts nothing.
+func Resident(pids []int) (memory tenement.Bytes, threads int) {
+	for _, pid := range pids {
+		dir := filepath.Join("/proc", strconv.Itoa(pid))
+		text, err := os.ReadFile(filepath.Join(dir, "statm")) // in pages: size, resident, …
+		if fields := strings.Fields(string(text)); err == nil && len(fields) > 1 {
+			pages, _ := strconv.ParseInt(fields[1], 10, 64)
+			memory += tenement.Bytes(pages) * tenement.Bytes(os.Getpagesize())
+		}
+		if entries, err := os.ReadDir(filepath.Join(dir, "task")); err == nil {
+			threads += len(entries)
+		}
+	}
+	return memory, threads
+}

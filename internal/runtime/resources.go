@@ -1,0 +1,62 @@
+package runtime
+
+import (
+	"errors"
+	"syscall"
+
+	"tenement"
+	"tenement/internal/cgroup"
+)
+
+// Freeze implements [Process]. Without a cgroup, what has left the process group goes on.
+func (p *hostProcess) Freeze() error {
+	if p.group != nil {
+		return p.group.Freeze()
+	}
+	return ignoreGone(p.handle.signalGroup(syscall.SIGSTOP))
+}
+
+// Thaw implements [Process].
+func (p *hostProcess) Thaw() error {
+	if p.group != nil {
+		return p.group.Thaw()
+	}
+	return ignoreGone(p.handle.signalGroup(syscall.SIGCONT))
+}
+
+// Usage implements [Process]. Without a cgroup it is that of the process group, and what
+// has ended in it is not counted.
+func (p *hostProcess) Usage() (tenement.Usage, error) {
+	if p.group != nil {
+		return p.group.Usage()
+	}
+	pids, err := p.handle.members()
+	if err != nil {
+		return tenement.Usage{}, err
+	}
+	memory, tasks := cgroup.Resident(pids)
+	return tenement.Usage{CPU: processorTime(pids), Memory: memory, Tasks: tasks}, nil
+}
+
+// killedStatus is what a shell, and what does as shells do, says of a command that was
+// ended by SIGKILL (sh(1), 128 and the signal).
+const killedStatus = 128 + int(syscall.SIGKILL)
+
+// endedByKill reports whether an end can be that of a tree of which something was killed.
+// A server whose worker was killed long ago may have gone on without it.
+func endedByKill(e tenement.Exit) bool {
+	return !e.Known || e.Signal == syscall.SIGKILL.String() || e.Status == killedStatus
+}
+
+// explainEnd says of a process that nobody saw end whether it was for want of memory, as
+// long as its cgroup still tells.
+func explainEnd(err error, ref tenement.Ref) error {
+	var e *tenement.Error
+	if ref.Cgroup == "" || ref.BootID != BootID() || !errors.As(err, &e) || e.Code != tenement.CodeNotFound {
+		return err
+	}
+	if kills, unread := cgroup.At(ref.Cgroup).OOMKills(); unread == nil && kills > 0 {
+		e.Err = errors.Join(e.Err, tenement.ErrOutOfMemory)
+	}
+	return err
+}

@@ -1,0 +1,264 @@
+package runtimetest
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tenement"
+	"tenement/internal/runtime"
+)
+
+// startWith starts the tenant program with limits, or skips where they cannot be had,
+// which is a failure if TENEMENT_REQUIRE lists controllers.
+func (b *bench) startWith(l tenement.Limits) runtime.Process {
+	b.t.Helper()
+	s := b.spec("alice", TenantCommand()...)
+	s.Service.Limits = l
+	p, err := b.rt.Start(b.t.Context(), s)
+	if tenement.CodeOf(err) == tenement.CodeUnavailable {
+		if tenement.HintOf(err) == "" {
+			b.t.Errorf("no hint: %v", err)
+		}
+		if b.kind != "host" && slices.Contains(strings.Split(os.Getenv("TENEMENT_REQUIRE"), ","), "controllers") {
+			b.t.Fatal(err)
+		}
+		b.t.Skipf("%v (run test/vm, whose machine has every controller)", err)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { b.end(p) })
+	b.awaitHealth(p)
+	return p
+}
+
+func onLinuxOnly(t *testing.T) {
+	t.Helper()
+	if goruntime.GOOS != "linux" {
+		t.Skip("limits are kept on Linux only")
+	}
+}
+
+// ask is get for what may not be answered: within limit it is, or it is not.
+func (b *bench) ask(p runtime.Process, path string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(b.t.Context(), limit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tenant"+path, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return p.Dial(ctx) },
+	}
+	answer, err := transport.RoundTrip(request)
+	if err == nil {
+		err = answer.Body.Close()
+	}
+	return err
+}
+
+func testFreeze(t *testing.T, b *bench) {
+	p := b.ready(b.spec("alice", TenantCommand()...))
+	for range 2 { // and once more
+		if err := p.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.ask(p, "/", 50*time.Millisecond); err == nil {
+			t.Error("what is frozen answers")
+		}
+		if err := p.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.get(p, "/"); got != "api:alice" {
+			t.Errorf("thawed it answers %q", got)
+		}
+	}
+}
+
+func testKillFrozen(t *testing.T, b *bench) {
+	p := b.ready(b.spec("alice", TenantCommand("-ignore-term")...))
+	child := b.child(p, "")
+	if err := p.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	Within(t, "exit", p.Exited())
+	Eventually(t, "end of the child", func() bool { return !Alive(child) })
+	if err := p.Thaw(); err != nil {
+		t.Errorf("thaw what has ended: %v", err)
+	}
+}
+
+// testKillForking: by the time a pid was read it is no more.
+func testKillForking(t *testing.T, b *bench) {
+	s := b.spec("alice", TenantCommand()...)
+	p := b.ready(s)
+	hops := func() int64 {
+		info, err := os.Stat(filepath.Join(s.DataDir, "hops"))
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	b.get(p, "/hop")
+	Eventually(t, "a process that gives place to its child", func() bool { return hops() > 10 })
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	Within(t, "exit", p.Exited())
+	b.ready(b.spec("bob", TenantCommand()...)) // takes long enough for the last to be gone
+	after := hops()
+	if b.ready(b.spec("carol", TenantCommand()...)); hops() != after {
+		t.Error("it goes on after the kill")
+	}
+}
+
+func testUsage(t *testing.T, b *bench) {
+	onLinuxOnly(t)
+	p := b.ready(b.spec("alice", TenantCommand()...))
+	before, err := p.Usage()
+	if err != nil || before.Memory == 0 || before.Tasks < 2 {
+		t.Fatalf("usage %+v, %v", before, err)
+	}
+	const more = 32
+	b.get(p, "/memory?mb="+strconv.Itoa(more))
+	b.child(p, "")
+	after, err := p.Usage()
+	if err != nil || after.Memory < before.Memory+more*mebibyte || after.Tasks <= before.Tasks || after.CPU < before.CPU {
+		t.Errorf("usage %+v after %+v, %v", after, before, err)
+	}
+}
+
+func testOpenFiles(t *testing.T, b *bench) {
+	onLinuxOnly(t)
+	var before, after syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	const limit = 64
+	s := b.spec("alice", append([]string{"sh", "-c", `ulimit -Sn; ulimit -Hn; grep SigBlk /proc/self/status; exec "$0" "$@"`}, TenantCommand()...)...)
+	s.Service.Limits.OpenFiles = limit
+	var out Buffer
+	s.Stdout = &out
+	p := b.ready(s)
+	if got, want := out.String(), "64\n64\nSigBlk:\t0000000000000000\n"; !strings.HasPrefix(got, want) {
+		t.Errorf("it begins with %q, want %q", got, want)
+	}
+	answer := b.get(p, "/files")
+	count, why, _ := strings.Cut(answer, " ")
+	if n := Number(t, count); n >= limit || n < limit/2 || !strings.Contains(why, syscall.EMFILE.Error()) {
+		t.Errorf("with %d descriptors it opened %s", limit, answer)
+	}
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &after); err != nil || after != before {
+		t.Errorf("our own limit was %v and is %v, %v", before, after, err)
+	}
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	Within(t, "exit", p.Exited())
+	if got, want := p.Exit(), (tenement.Exit{Known: true}); got != want {
+		t.Errorf("exit %+v, want %+v", got, want)
+	}
+}
+
+// testImpossibleLimit: more than fs.nr_open is refused to anybody.
+func testImpossibleLimit(t *testing.T, b *bench) {
+	s := b.spec("alice", "sh", "-c", "echo >began")
+	s.Service.Limits.OpenFiles = 2_000_000_000
+	p, err := b.rt.Start(t.Context(), s)
+	if err == nil {
+		b.end(p)
+	}
+	if tenement.CodeOf(err) != tenement.CodeUnavailable || tenement.HintOf(err) == "" {
+		t.Errorf("error %v, hint %q", err, tenement.HintOf(err))
+	}
+	if _, err := os.Stat(filepath.Join(s.DataDir, "began")); err == nil {
+		t.Error("the program ran without its limit")
+	}
+}
+
+func testLimitedMissing(t *testing.T, b *bench) {
+	onLinuxOnly(t)
+	file := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(file, []byte("not a program"), 0o700); err != nil { //nolint:gosec // executable on purpose
+		t.Fatal(err)
+	}
+	s := b.spec("alice", file)
+	s.Service.Limits.OpenFiles = 64
+	if _, err := b.rt.Start(t.Context(), s); tenement.CodeOf(err) != tenement.CodeUnavailable {
+		t.Errorf("error %v", err)
+	}
+}
+
+func testOutOfMemory(t *testing.T, b *bench) {
+	p := b.startWith(tenement.Limits{Memory: 64 * mebibyte})
+	go func() { _ = b.ask(p, "/memory?mb=256", 30*time.Second) }()
+	Within(t, "end for want of memory", p.Exited())
+	if got, want := p.Exit(), (tenement.Exit{Status: -1, Signal: "killed", Known: true, OOM: true}); got != want {
+		t.Errorf("exit %+v, want %+v", got, want)
+	}
+}
+
+// testChildOutOfMemory: nothing of the tree stays.
+func testChildOutOfMemory(t *testing.T, b *bench) {
+	p := b.startWith(tenement.Limits{Memory: 64 * mebibyte})
+	go func() { _ = b.ask(p, "/memory?child=1&mb=256", 30*time.Second) }()
+	Within(t, "end for want of memory", p.Exited())
+	if got := p.Exit(); !got.OOM || got.Signal != "killed" {
+		t.Errorf("exit %+v", got)
+	}
+}
+
+func testProcesses(t *testing.T, b *bench) {
+	const limit = 48 // its own threads are a dozen
+	p := b.startWith(tenement.Limits{PIDs: limit})
+	answer := b.get(p, "/fork?n=200")
+	count, why, _ := strings.Cut(answer, " ")
+	if n := Number(t, count); n >= limit || n == 0 || !strings.Contains(why, syscall.EAGAIN.Error()) {
+		t.Errorf("with %d processes it started %s", limit, answer)
+	}
+	if u, err := p.Usage(); err != nil || u.Tasks > limit {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+}
+
+func testProcessorShare(t *testing.T, b *bench) {
+	const share = 0.25
+	p := b.startWith(tenement.Limits{CPU: share})
+	b.get(p, "/spin?threads=2")
+	before, err := p.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	<-time.After(time.Second) // what is measured is what it is let have meanwhile
+	after, err := p.Usage()
+	got := (after.CPU - before.CPU).Seconds() / time.Since(began).Seconds()
+	t.Logf("of a core it had %.3f", got)
+	if err != nil || got > share*1.2 { // one period of ten may be counted twice
+		t.Errorf("it had %.3f of a core, not %.2f, %v", got, share, err)
+	}
+}
+
+func testWeights(t *testing.T, b *bench) {
+	p := b.startWith(tenement.Limits{CPUShares: 250, IOWeight: 350})
+	for name, want := range map[string]string{"cpu.weight": "250", "io.weight": "default 350"} {
+		text, err := os.ReadFile(filepath.Join(p.Ref().Cgroup, name))
+		if err != nil || strings.TrimSpace(string(text)) != want {
+			t.Errorf("%s is %q, %v", name, text, err)
+		}
+	}
+}
