@@ -74,7 +74,7 @@ func newSpec(s Spec, c command) *specs.Spec {
 			UIDMappings: ids, GIDMappings: ids,
 		},
 	}
-	if n := s.Service.Limits.OpenFiles; n > 0 {
+	if n := c.openFiles; n > 0 {
 		spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: uint64(n), Soft: uint64(n)}}
 	}
 	return spec
@@ -131,6 +131,11 @@ func mountBundle(dir string, s Spec, t *template) error {
 	root := filepath.Join(dir, bundleRoot)
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, root, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return &os.PathError{Op: "move_mount", Path: root, Err: err}
+	}
+	// runsc makes it read-only once more where it can take no other flag away.
+	flags := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NOEXEC}
+	if err := unix.MountSetattr(unix.AT_FDCWD, root, 0, &flags); err != nil {
+		return &os.PathError{Op: "mount_setattr", Path: root, Err: err}
 	}
 	if err := unix.Unmount(root+"/proc", unix.MNT_DETACH); err != nil { // the sandbox has its own
 		return &os.PathError{Op: "unmount", Path: root + "/proc", Err: err}

@@ -125,7 +125,7 @@ func (b *bench) spec(name string, command ...string) runtime.Spec {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		b.t.Fatal(err)
 	}
-	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir)}
+	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir), Egress: tenement.EgressAllow}
 	for _, word := range command {
 		service.Command = append(service.Command, tenement.MustTemplate(word))
 	}
