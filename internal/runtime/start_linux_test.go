@@ -93,7 +93,7 @@ func firstByte(b *testing.B, rt runtime.Runtime, kind, dir, program string) time
 	}
 	s := runtime.Spec{
 		Instance: tenement.InstanceID{Service: "api", Name: filepath.Base(dataDir)}, DataDir: dataDir, UID: uid,
-		Service: &tenement.Service{Name: "api", DataDir: filepath.Dir(dataDir), Command: []tenement.Template{tenement.MustTemplate(program)}},
+		Service: &tenement.Service{Name: "api", DataDir: filepath.Dir(dataDir), Egress: tenement.EgressDeny, Command: []tenement.Template{tenement.MustTemplate(program)}},
 	}
 	begin := time.Now()
 	p, err := rt.Start(b.Context(), s)
