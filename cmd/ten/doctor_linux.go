@@ -18,6 +18,7 @@ var platformChecks = []check{
 	{"file watchers", checkWatchers},
 	{"ports", checkPorts},
 	{"cgroups", checkCgroups},
+	{"sandbox", checkSandbox},
 }
 
 func checkTasks(context.Context, *examination) []finding {

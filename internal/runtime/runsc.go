@@ -12,6 +12,10 @@ import (
 // its control socket is no stable interface. tools/runsc.sh reads it here.
 const RunscVersion = "v0.0.0-20260905035102-160fafc42237"
 
+// RunscPlatform is how its sandboxes see the system calls of programs: in a way that needs
+// nothing of the machine, no virtualisation either.
+const RunscPlatform = "systrap"
+
 const runscPackage = "gvisor.dev/gvisor/runsc"
 
 // RunscInstall is the command that puts it where the daemon looks for it.

@@ -229,7 +229,7 @@ func (x *box) create(ctx context.Context, runsc string, s Spec, t *template, fil
 	cmd := exec.CommandContext(ctx, runsc,
 		"--root="+x.dir,
 		"--log="+filepath.Join(x.dir, logName), "--log-format=json",
-		"--platform=systrap",
+		"--platform="+RunscPlatform,
 		"--network=host",                 // of this thread, which is in the tenant's
 		"--gofer-network-namespace=host", // any other is mounted below --root
 		"--ignore-cgroups",               // it begins in the right one
