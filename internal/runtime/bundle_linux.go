@@ -19,7 +19,6 @@ import (
 const (
 	bundleConfig = "config.json"
 	bundleRoot   = "rootfs"
-	bundleEmpty  = "empty" // in the place of what is hidden
 )
 
 // sentryUID is whom the host sees in a sandbox's own processes: the root of a user
@@ -28,7 +27,7 @@ const (
 func sentryUID(uid int) int { return uid + 100_000_000 }
 
 // writeBundle makes the bundle of one start in dir, a new directory.
-func writeBundle(dir string, s Spec, c command, v view, hidden []string) error {
+func writeBundle(dir string, s Spec, c command, v view) error {
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		return err
 	}
@@ -39,12 +38,12 @@ func writeBundle(dir string, s Spec, c command, v view, hidden []string) error {
 	if err := errors.Join(os.Chmod(dir, 0o711), os.Chmod(root, 0o755)); err != nil { // whatever the umask
 		return err
 	}
-	empty := filepath.Join(dir, bundleEmpty)
-	if err := os.WriteFile(empty, nil, 0o400); err != nil {
+	spec := newSpec(s, c)
+	mounts, err := newMounts(root, slices.Concat(ownBinds(s, v), v.binds))
+	if err != nil {
 		return err
 	}
-	spec := newSpec(s, c)
-	spec.Mounts = newMounts(ownBinds(s, v), v.binds, hidden, empty)
+	spec.Mounts = mounts
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return err
@@ -80,8 +79,8 @@ func newSpec(s Spec, c command) *specs.Spec {
 	return spec
 }
 
-// ownBinds is what the root cannot show, because it lies where each process has a place
-// of its own, parents first.
+// ownBinds is what the template does not show: it lies where each process has a place of
+// its own. Parents come first.
 func ownBinds(s Spec, v view) []bind {
 	own := append(slices.Clone(v.late), bind{path: s.DataDir, source: s.DataDir, writable: true})
 	slices.SortStableFunc(own, func(a, b bind) int { return strings.Compare(a.path, b.path) })
@@ -89,33 +88,59 @@ func ownBinds(s Spec, v view) []bind {
 }
 
 // newMounts is what is mounted on the root. To the sandbox the root is one file system,
-// which is read-only: what is writable in it is mounted once more.
-func newMounts(own, shown []bind, hidden []string, empty string) []specs.Mount {
+// which is read-only and, so that it need not look at every file again, never changes.
+// What is writable in it, and what is the service's own, is mounted once more.
+func newMounts(root string, binds []bind) ([]specs.Mount, error) {
 	list := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc"},
 		{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=1777", "size=" + privateBytes}},
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=1777", "size=" + privateBytes}},
 	}
-	for _, b := range slices.Concat(own, shown) {
-		switch {
-		case b.writable:
-			list = append(list, specs.Mount{Destination: b.path, Type: "bind", Source: b.source, Options: []string{"rbind", "rw"}})
-		case private(b.path):
-			list = append(list, specs.Mount{Destination: b.path, Type: "bind", Source: b.source, Options: []string{"rbind", "ro"}})
+	for _, b := range binds {
+		if b.system() && !b.writable {
+			continue
 		}
-	}
-	for _, path := range hidden {
-		if slices.ContainsFunc(list, func(m specs.Mount) bool { return m.Type == "bind" && within(m.Destination, path) }) {
-			list = append(list, specs.Mount{Destination: path, Type: "bind", Source: empty, Options: []string{"bind", "ro"}})
+		options, err := b.options()
+		if err != nil {
+			return nil, err
 		}
+		list = append(list, specs.Mount{Destination: b.path, Type: "bind", Source: root + b.path, Options: options})
 	}
 	slices.SortStableFunc(list, func(a, b specs.Mount) int { return strings.Compare(a.Destination, b.Destination) })
-	return list
+	return list, nil
+}
+
+// options are those that the file system of b has and runsc could not take away, and
+// those of openTree.
+func (b bind) options() ([]string, error) {
+	var has unix.Statfs_t
+	if err := unix.Statfs(b.source, &has); err != nil {
+		return nil, &os.PathError{Op: "statfs", Path: b.source, Err: err}
+	}
+	options := []string{"rbind", "nosuid", "nodev", "rw"}
+	if !b.writable || has.Flags&unix.ST_RDONLY != 0 {
+		options[3] = "ro"
+	}
+	if has.Flags&unix.ST_NOEXEC != 0 {
+		options = append(options, "noexec")
+	}
+	return options, nil
+}
+
+// system reports whether b is shown to the tenants of all services.
+func (b bind) system() bool {
+	return within("/etc", b.path) || slices.ContainsFunc(systemPaths, func(path string) bool { return within(path, b.path) })
 }
 
 // mountBundle makes the calling thread, which its caller throws away, see the root in the
 // bundle at dir, and nobody else.
-func mountBundle(dir string, s Spec, t *template) error {
+func mountBundle(dir string, s Spec, t *template, hidden []string) error {
+	own := ownBinds(s, t.view)
+	trees, err := openTrees(own)
+	if err != nil {
+		return err
+	}
+	defer closeTrees(trees)
 	tree, err := t.openRoot()
 	if err != nil {
 		return fmt.Errorf("copy the template: %w", err)
@@ -128,7 +153,21 @@ func mountBundle(dir string, s Spec, t *template) error {
 		return fmt.Errorf("keep mounts from the host: %w", err)
 	}
 	unix.Umask(0)
-	root := filepath.Join(dir, bundleRoot)
+	root := bundleTree(filepath.Join(dir, bundleRoot))
+	if err := root.mount(tree); err != nil {
+		return err
+	}
+	if err := root.addOwn(s, own, trees); err != nil {
+		return err
+	}
+	return root.hide(hidden)
+}
+
+// bundleTree is the path of a root while it is being made, where only one thread sees it.
+type bundleTree string
+
+func (r bundleTree) mount(tree int) error {
+	root := string(r)
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, root, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return &os.PathError{Op: "move_mount", Path: root, Err: err}
 	}
@@ -140,32 +179,62 @@ func mountBundle(dir string, s Spec, t *template) error {
 	if err := unix.Unmount(root+"/proc", unix.MNT_DETACH); err != nil { // the sandbox has its own
 		return &os.PathError{Op: "unmount", Path: root + "/proc", Err: err}
 	}
-	covers := []string{"/tmp", "/run"}
-	if !private(s.Service.DataDir) {
-		covers = append(covers, s.Service.DataDir)
-	}
-	for _, path := range covers {
-		if err := unix.Mount("tenement", root+path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755,size=64k,nr_inodes=1k"); err != nil {
-			return &os.PathError{Op: "mount at", Path: path, Err: err}
-		}
-	}
-	if err := makeBindPlaces(root, ownBinds(s, t.view)); err != nil {
-		return err
-	}
-	if err := os.Mkdir(root+"/run/tenement", 0o755); err != nil {
-		return err
-	}
-	return writeFiles(root+"/run/tenement", ownFileTexts(s))
+	return nil
 }
 
-// makeBindPlaces makes what the sandbox could not: it is a stranger below root.
-func makeBindPlaces(root string, binds []bind) error {
-	for _, b := range binds {
-		info, err := os.Stat(b.source)
+// addOwn adds what no other process has.
+func (r bundleTree) addOwn(s Spec, own []bind, trees []int) error {
+	dataDir, covered := filepath.Dir(s.Service.DataDir), false
+	places := []string{"/tmp", "/run"}
+	if !private(s.Service.DataDir) { // the template has covered what is above
+		places, covered = append(places, s.Service.DataDir), true
+	}
+	for _, path := range places {
+		if err := r.cover(path); err != nil {
+			return err
+		}
+	}
+	for i, bind := range own {
+		if !covered && bind.path > dataDir { // the instance's own at the latest
+			covered = true
+			if err := r.cover(dataDir); err != nil {
+				return err
+			}
+		}
+		if err := attach(trees[i], string(r), bind.path); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(string(r)+"/run/tenement", 0o755); err != nil {
+		return err
+	}
+	return writeFiles(string(r)+"/run/tenement", ownFileTexts(s))
+}
+
+// cover mounts an empty directory, in which more can be mounted.
+func (r bundleTree) cover(path string) error {
+	if err := makePlace(string(r)+path, true); err != nil {
+		return err
+	}
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("tenement", string(r)+path, "tmpfs", quiet, "mode=0755,size=64k,nr_inodes=1k"); err != nil {
+		return &os.PathError{Op: "mount at", Path: path, Err: err}
+	}
+	return nil
+}
+
+// hide covers what the template could not, because it is shown only now.
+func (r bundleTree) hide(hidden []string) error {
+	for _, path := range hidden {
+		if _, err := os.Lstat(string(r) + path); err != nil || !private(path) {
+			continue
+		}
+		tree, err := openTree("/dev/null", false)
 		if err != nil {
 			return err
 		}
-		if err := makePlace(root+b.path, info.IsDir()); err != nil {
+		err = attachAt(tree, string(r), path)
+		if err := errors.Join(err, unix.Close(tree)); err != nil {
 			return err
 		}
 	}

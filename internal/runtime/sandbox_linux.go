@@ -188,7 +188,7 @@ func (x *box) spawn(ctx context.Context, runsc string, s Spec, c command, files 
 		return nil, err
 	}
 	x.claim(files[1].Name())
-	if err := writeBundle(x.dir, s, c, t.view, x.runtime.namespaces.hidden); err != nil {
+	if err := writeBundle(x.dir, s, c, t.view); err != nil {
 		return nil, err
 	}
 	undo := cleanup{func() { x.runtime.host.warn("end a sandbox that was not started", endGroup(attr.CgroupFD)) }}
@@ -239,7 +239,7 @@ func (x *box) create(ctx context.Context, runsc string, s Spec, t *template, fil
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
 	cmd.SysProcAttr = attr
 	err := onThread(func() error {
-		if err := mountBundle(x.dir, s, t); err != nil {
+		if err := mountBundle(x.dir, s, t, x.runtime.namespaces.hidden); err != nil {
 			return err
 		}
 		if err := x.in.Enter(); err != nil {
