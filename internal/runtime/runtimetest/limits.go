@@ -197,7 +197,7 @@ func testImpossibleLimit(t *testing.T, b *bench) {
 func testLimitedMissing(t *testing.T, b *bench) {
 	onLinuxOnly(t)
 	file := filepath.Join(t.TempDir(), "text")
-	if err := os.WriteFile(file, []byte("not a program"), 0o700); err != nil { //nolint:gosec // executable on purpose
+	if err := os.WriteFile(file, []byte("not a program"), 0o755); err != nil { //nolint:gosec // executable on purpose, by all
 		t.Fatal(err)
 	}
 	s := b.spec("alice", file)

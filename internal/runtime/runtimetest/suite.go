@@ -458,7 +458,7 @@ func testMissingProgram(t *testing.T, b *bench) {
 
 func testNotExecutable(t *testing.T, b *bench) {
 	file := filepath.Join(t.TempDir(), "text")
-	if err := os.WriteFile(file, []byte("not a program"), 0o700); err != nil { //nolint:gosec // executable on purpose
+	if err := os.WriteFile(file, []byte("not a program"), 0o755); err != nil { //nolint:gosec // executable on purpose, by all
 		t.Fatal(err)
 	}
 	if _, err := b.rt.Start(t.Context(), b.spec("alice", file)); tenement.CodeOf(err) != tenement.CodeUnavailable {
