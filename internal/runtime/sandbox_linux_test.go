@@ -98,7 +98,11 @@ func newSandboxJail(t *testing.T, hidden ...string) (_ *jail, boxes string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// Nothing is left of any test: no bundle, no process, no mount.
+		// Nothing is left of any test: no process, no bundle, no mount.
+		report := func(group string) bool { t.Errorf("%s is left", group); return false }
+		if err := tree.Sweep(context.Background(), report); err != nil {
+			t.Error(err)
+		}
 		if err := errors.Join(os.Remove(boxes), namespaces.Close(), pool.Close(), tree.Close()); err != nil {
 			t.Error(err)
 		}
@@ -272,7 +276,19 @@ func TestSandboxThatIsNotMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := j.rt.Start(t.Context(), j.spec("alice", "true"))
+	if err := os.Chmod(filepath.Dir(boxes), 0o711); err != nil {
+		t.Fatal(err)
+	}
 	if tenement.CodeOf(err) != tenement.CodeUnavailable || !strings.Contains(err.Error(), "permission denied") {
+		t.Errorf("error %v", err)
+	}
+	text := filepath.Join(t.TempDir(), "text") // this one comes as far as to its program
+	if err := os.WriteFile(text, []byte("no program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := j.spec("alice", "")
+	s.Service.Command = []tenement.Template{tenement.MustTemplate(text)}
+	if _, err := j.rt.Start(t.Context(), s); tenement.CodeOf(err) != tenement.CodeUnavailable || !strings.Contains(err.Error(), "exec format error") {
 		t.Errorf("error %v", err)
 	}
 }
