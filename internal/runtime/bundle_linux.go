@@ -57,7 +57,7 @@ func newSpec(s Spec, c command) *specs.Spec {
 		{ContainerID: 0, HostID: uint32(sentryUID(s.UID)), Size: 1},
 		{ContainerID: uid, HostID: uid, Size: 1},
 	}
-	spec := &specs.Spec{
+	return &specs.Spec{
 		Version:  specs.Version,
 		Hostname: s.Instance.Name,
 		Root:     &specs.Root{Path: bundleRoot, Readonly: true},
@@ -73,10 +73,6 @@ func newSpec(s Spec, c command) *specs.Spec {
 			UIDMappings: ids, GIDMappings: ids,
 		},
 	}
-	if n := c.openFiles; n > 0 {
-		spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: uint64(n), Soft: uint64(n)}}
-	}
-	return spec
 }
 
 // ownBinds is what the template does not show: it lies where each process has a place of

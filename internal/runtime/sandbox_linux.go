@@ -180,11 +180,11 @@ func (x *box) leave() error {
 // spawn makes the sandbox, and then starts the program in it on a connection that is also
 // asked how it ends: the sandbox stays until it has told.
 func (x *box) spawn(ctx context.Context, runsc string, s Spec, c command, files []*os.File, attr *syscall.SysProcAttr) (_ *handle, err error) {
-	if err := checkOpenFiles(c.openFiles); err != nil {
-		return nil, err
-	}
 	t, err := x.runtime.namespaces.template(s, c)
 	if err != nil {
+		return nil, err
+	}
+	if c, err = c.limited(); err != nil {
 		return nil, err
 	}
 	x.claim(files[1].Name())
@@ -209,19 +209,6 @@ func (x *box) spawn(ctx context.Context, runsc string, s Spec, c command, files 
 		return nil, x.failure(s, c, err)
 	}
 	return h, nil
-}
-
-// checkOpenFiles refuses a bound that could not be reached: each file of the tenant is
-// one of the sandbox's, which has the daemon's own bound.
-func checkOpenFiles(bound int) error {
-	var own unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
-		return err
-	}
-	if uint64(bound) > own.Max {
-		return unlimited(unix.EPERM)
-	}
-	return nil
 }
 
 // create has runsc make the sandbox, with everything but the program running.

@@ -39,7 +39,11 @@ func OwnNetwork() {
 }
 
 func runInOwnNetwork() error {
-	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	again := exec.Command(self, os.Args[1:]...)
 	again.Env = append(os.Environ(), ownNetwork+"=1")
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
 	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGQUIT}
