@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,18 +38,37 @@ type Sandbox struct {
 }
 
 // NewSandbox makes the runtime; it shares with the others what both have to do alike. dir
-// is made if need be, and with it what lies above: everybody must be able to pass through
-// all of it, and as with the host's no other live daemon may have it. runsc is looked for
-// at each start.
+// is made if need be. As with the host's no other live daemon may have it. runsc is looked
+// for at each start. CodeUnavailable: not everybody may pass through what is above dir.
 func NewSandbox(namespaces *Namespace, dir string) (*Sandbox, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
+	unavailable := func(err error, hint string) error {
+		return &tenement.Error{Code: tenement.CodeUnavailable, Op: `isolate with "sandbox"`, Err: err, Hint: hint}
+	}
 	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
-		return nil, fmt.Errorf("make a directory for sandboxes: %w", err)
+		return nil, unavailable(err, "make the directory for the daemon's user")
+	}
+	for above := dir; above != "/"; above = filepath.Dir(above) {
+		info, err := os.Stat(above)
+		if err != nil {
+			return nil, unavailable(err, "")
+		}
+		if info.Mode()&0o001 == 0 {
+			return nil, unavailable(fmt.Errorf("%s is closed to other users, as whom sandboxes run", above), "chmod o+x "+above)
+		}
 	}
 	return &Sandbox{namespaces: namespaces, host: namespaces.host, dir: dir, used: make(map[string]bool)}, nil
+}
+
+// Close removes the directory, unless something lives that has a bundle in it.
+func (b *Sandbox) Close() error {
+	if err := os.Remove(b.dir); !errors.Is(err, fs.ErrExist) { // which is what ENOTEMPTY is
+		return ignoreMissing(err)
+	}
+	return nil
 }
 
 // Start implements [Runtime].
@@ -115,6 +136,7 @@ type box struct {
 	in      *network.Namespace // nil if it was not found again
 	dir     string             // of its bundle; "" when it is not known
 	started *control           // on which it was started, till wait has it
+	over    atomic.Bool        // its main process has ended
 }
 
 const (
@@ -327,6 +349,7 @@ func (x *box) wait(h *handle) tenement.Exit {
 		}
 	}
 	status, err := c.wait(ctx)
+	x.over.Store(true)
 	c.close() // now it ends
 	if err != nil {
 		return h.wait()
@@ -344,8 +367,8 @@ func (x *box) signal(h *handle, sig syscall.Signal) error {
 		defer c.close()
 		err = c.signal(ctx, sig)
 	}
-	if err == nil || h.hasEnded() {
-		return nil
+	if err == nil || x.over.Load() || errors.Is(err, unix.ECONNREFUSED) || h.hasEnded() {
+		return nil // it listens until its main process has ended
 	}
 	if sig == syscall.SIGKILL { // then without its help
 		return h.signal(sig)

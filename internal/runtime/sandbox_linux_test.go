@@ -31,15 +31,15 @@ func openSandbox(dir string) (runtime.Runtime, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	boxes := filepath.Join(dir, "boxes")
-	rt, err := runtime.NewSandbox(namespaces.(*runtime.Namespace), boxes)
-	if err != nil {
-		return nil, nil, err
-	}
 	for _, above := range []string{dir, filepath.Dir(dir)} { // t.TempDir() is closed to others
 		if err := os.Chmod(above, 0o711); err != nil {
 			return nil, nil, err
 		}
+	}
+	boxes := filepath.Join(dir, "boxes")
+	rt, err := runtime.NewSandbox(namespaces.(*runtime.Namespace), boxes)
+	if err != nil {
+		return nil, nil, err
 	}
 	return rt, func() error { return errors.Join(rt.Sweep(), os.Remove(boxes), closeNamespaces()) }, nil
 }
@@ -103,14 +103,17 @@ func newSandboxJail(t *testing.T, hidden ...string) (_ *jail, boxes string) {
 		if err := tree.Sweep(context.Background(), report); err != nil {
 			t.Error(err)
 		}
-		if err := errors.Join(os.Remove(boxes), namespaces.Close(), pool.Close(), tree.Close()); err != nil {
+		if err := errors.Join(rt.Close(), namespaces.Close(), pool.Close(), tree.Close()); err != nil {
 			t.Error(err)
+		}
+		if _, err := os.Stat(boxes); err == nil {
+			t.Error("a bundle is left")
 		}
 		if text, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(text), boxes) {
 			t.Errorf("something is mounted below %s, %v", boxes, err)
 		}
 	})
-	return &jail{t, rt, t.TempDir()}, boxes
+	return &jail{t: t, rt: rt, dataDir: t.TempDir(), namespaces: namespaces}, boxes
 }
 
 func TestSandboxShowsOnlyWhatIsNamed(t *testing.T) {
@@ -314,6 +317,19 @@ func TestSandboxSweep(t *testing.T) {
 		t.Errorf("what is spared cannot be signalled any more: %v", err)
 	}
 	j.end(p)
+}
+
+func TestSandboxNeedsAnOpenDirectory(t *testing.T) {
+	t.Parallel()
+	j, boxes := newSandboxJail(t)
+	closed := filepath.Join(filepath.Dir(boxes), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := runtime.NewSandbox(j.namespaces, filepath.Join(closed, "boxes"))
+	if tenement.CodeOf(err) != tenement.CodeUnavailable || tenement.HintOf(err) != "chmod o+x "+closed {
+		t.Errorf("error %v, hint %q", err, tenement.HintOf(err))
+	}
 }
 
 func TestWithoutRunsc(t *testing.T) {
