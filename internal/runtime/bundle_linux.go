@@ -141,7 +141,7 @@ func mountBundle(dir string, s Spec, t *template, hidden []string) error {
 	if err != nil {
 		return fmt.Errorf("copy the template: %w", err)
 	}
-	defer unix.Close(tree)
+	defer func() { _ = unix.Close(tree) }() // what is mounted is not closed
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}

@@ -213,7 +213,7 @@ func (x *box) spawn(ctx context.Context, runsc string, s Spec, c command, files 
 	if err := writeBundle(x.dir, s, c, t.view); err != nil {
 		return nil, err
 	}
-	undo := cleanup{func() { x.runtime.host.warn("end a sandbox that was not started", endGroup(attr.CgroupFD)) }}
+	undo := cleanup{func() { x.runtime.host.warn("end a sandbox that was not started", endGroup(ctx, attr.CgroupFD)) }}
 	defer undo.unless(&err)
 	if err := x.create(ctx, runsc, s, t, files, attr); err != nil {
 		return nil, err
@@ -318,12 +318,12 @@ func (x *box) failure(s Spec, c command, err error) error {
 }
 
 // endGroup ends everything in a cgroup that is open as fd.
-func endGroup(fd int) error {
+func endGroup(ctx context.Context, fd int) error {
 	group := cgroup.At("/proc/self/fd/" + strconv.Itoa(fd))
 	if err := group.Kill(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), killWait) //nolint:forbidigo // whatever the caller's has come to
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killWait)
 	defer cancel()
 	var err error
 	gone := until(ctx, func() bool {

@@ -100,7 +100,7 @@ func newSandboxJail(t *testing.T, hidden ...string) (_ *jail, boxes string) {
 	t.Cleanup(func() {
 		// Nothing is left of any test: no process, no bundle, no mount.
 		report := func(group string) bool { t.Errorf("%s is left", group); return false }
-		if err := tree.Sweep(context.Background(), report); err != nil {
+		if err := tree.Sweep(context.WithoutCancel(t.Context()), report); err != nil {
 			t.Error(err)
 		}
 		if err := errors.Join(rt.Close(), namespaces.Close(), pool.Close(), tree.Close()); err != nil {
