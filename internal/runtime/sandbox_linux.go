@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -261,27 +262,28 @@ func (x *box) create(ctx context.Context, runsc string, s Spec, t *template, fil
 		return err
 	}
 	if err := cmd.Wait(); err != nil {
-		return errors.Join(x.complaint(), fmt.Errorf("runsc create: %w", err))
+		return &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "make a sandbox for " + s.Instance.String(),
+			Err:  cmp.Or(x.complaint(), err),
+			Hint: "if it is about a file of the service: other users must be allowed to read it",
+		}
 	}
 	return nil
 }
 
-// complaint is what runsc and its children have written down before they failed.
+// complaint is the first thing that runsc or a child of it has written down before they
+// failed: what follows is only that the others miss it.
 func (x *box) complaint() error {
 	file, err := os.Open(filepath.Join(x.dir, logName))
 	if err != nil {
 		return nil
 	}
 	defer file.Close()
-	var all []error
-	in := json.NewDecoder(io.LimitReader(file, maxAnswers))
-	for {
-		var line struct{ Msg string }
-		if in.Decode(&line) != nil {
-			return errors.Join(all...)
-		}
-		all = append(all, errors.New(line.Msg))
+	var first struct{ Msg string }
+	if err := json.NewDecoder(io.LimitReader(file, maxAnswers)).Decode(&first); err != nil {
+		return nil
 	}
+	return errors.New(first.Msg)
 }
 
 // find gives the sandbox process. Whoever holds its handle before it has answered knows

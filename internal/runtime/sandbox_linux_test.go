@@ -285,6 +285,9 @@ func TestSandboxThatIsNotMade(t *testing.T) {
 	if tenement.CodeOf(err) != tenement.CodeUnavailable || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("error %v", err)
 	}
+	if tenement.HintOf(err) == "" || strings.Contains(err.Error(), "JSON") { // which is a consequence
+		t.Errorf("error %v, hint %q", err, tenement.HintOf(err))
+	}
 	text := filepath.Join(t.TempDir(), "text") // this one comes as far as to its program
 	if err := os.WriteFile(text, []byte("no program"), 0o755); err != nil {
 		t.Fatal(err)
