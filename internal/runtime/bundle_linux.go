@@ -22,9 +22,10 @@ const (
 )
 
 // sentryUID is whom the host sees in a sandbox's own processes: the root of a user
-// namespace in which there is only one other user, the tenant. It is far from those of
-// all tenants.
-func sentryUID(uid int) int { return uid + 100_000_000 }
+// namespace in which there is only one other user, the tenant. It is in the upper half of
+// all uids, of which nobody else has one: tenants' are below 2^31, and so are those that
+// systemd gives out (https://systemd.io/UIDS-GIDS).
+func sentryUID(uid int) int { return uid + 1<<31 }
 
 // writeBundle makes the bundle of one start in dir, a new directory.
 func writeBundle(dir string, s Spec, c command, v view) error {
