@@ -137,12 +137,12 @@ func mountBundle(dir string, s Spec, t *template, hidden []string) error {
 	if err != nil {
 		return err
 	}
-	defer closeTrees(trees)
+	defer closeAllFDs(trees)
 	tree, err := t.openRoot()
 	if err != nil {
 		return fmt.Errorf("copy the template: %w", err)
 	}
-	defer func() { _ = unix.Close(tree) }() // what is mounted is not closed
+	defer closeAllFDs([]int{tree})
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}

@@ -33,7 +33,7 @@ func dialControl(ctx context.Context, path string) (*control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the socket of a sandbox: %w", err)
 	}
-	defer func() { _ = unix.Close(fd) }() // only a path
+	defer closeAllFDs([]int{fd})
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))
 	if err != nil {
