@@ -194,10 +194,11 @@ func (x *box) leave() error {
 	if x.dir == "" {
 		return err
 	}
+	err = errors.Join(err, removeBundle(x.dir))
 	x.runtime.mu.Lock()
 	defer x.runtime.mu.Unlock()
 	delete(x.runtime.used, x.dir)
-	return errors.Join(err, removeBundle(x.dir))
+	return err
 }
 
 // spawn makes the sandbox, and then starts the program in it on a connection that is also
