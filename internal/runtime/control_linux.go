@@ -85,6 +85,11 @@ func (c *control) wait(ctx context.Context) (syscall.WaitStatus, error) {
 	return syscall.WaitStatus(status), err
 }
 
+// pause stops every thread of the program, resume lets them go on.
+func (c *control) pause(ctx context.Context) error { return c.call(ctx, "Pause", struct{}{}, nil) }
+
+func (c *control) resume(ctx context.Context) error { return c.call(ctx, "Resume", struct{}{}, nil) }
+
 // signal sends sig to the main process.
 func (c *control) signal(ctx context.Context, sig syscall.Signal) error {
 	return c.call(ctx, "Signal", struct {

@@ -51,6 +51,8 @@ type place struct {
 	dial      func(context.Context) (net.Conn, error)
 	wait      func(*handle) tenement.Exit         // for the main process; nil: the handle knows
 	signal    func(*handle, syscall.Signal) error // to the main process; nil: the handle can
+	freeze    func() error                        // nil: the cgroup or the process group can
+	thaw      func() error                        // as freeze
 	leave     func() error                        // frees what it held, once the tree is gone
 	detach    func()                              // leaves it to another daemon
 }

@@ -138,6 +138,7 @@ type box struct {
 	dir     string             // of its bundle; "" when it is not known
 	started *control           // on which it was started, till wait has it
 	over    atomic.Bool        // its main process has ended
+	frozen  atomic.Bool        // by us
 }
 
 const (
@@ -160,6 +161,8 @@ func (x *box) place(uid int) place {
 		uid:       uid,
 		wait:      x.wait,
 		signal:    x.signal,
+		freeze:    func() error { return x.setFrozen(true, (*control).pause) },
+		thaw:      func() error { return x.setFrozen(false, (*control).resume) },
 		leave:     x.leave,
 	}
 	if x.in != nil {
@@ -359,6 +362,35 @@ func (x *box) wait(h *handle) tenement.Exit {
 	}
 	h.until(ended)
 	return exitOf(status)
+}
+
+// setFrozen asks once: the sandbox counts, and one that is told to resume without need ends.
+func (x *box) setFrozen(frozen bool, what func(*control, context.Context) error) error {
+	if x.frozen.Swap(frozen) == frozen {
+		return nil
+	}
+	err := x.ask(what)
+	if err != nil {
+		x.frozen.Store(!frozen)
+	}
+	return err
+}
+
+// ask has the sandbox do something. It is harmless once the main process has ended. Its
+// program is never frozen by cgroup: what the sandbox and its helpers have to say to one
+// another at that instant is lost, and it takes that for an attack and ends.
+func (x *box) ask(what func(*control, context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), signalTime) //nolint:forbidigo // the caller has none
+	defer cancel()
+	c, err := dialControl(ctx, filepath.Join(x.dir, socketName))
+	if err == nil {
+		defer c.close()
+		err = what(c, ctx)
+	}
+	if x.over.Load() || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // signal is for the main process, and harmless once it has ended.
