@@ -302,6 +302,7 @@ func testServes(t *testing.T, b *bench) {
 
 func testEnvironment(t *testing.T, b *bench) {
 	s := b.spec("alice", TenantCommand()...)
+	s.Service.Limits.OpenFiles = 100 // which is set in a way that could add variables
 	s.Service.Env = map[string]tenement.Template{
 		"GREETING": tenement.MustTemplate("hello {id} of {name} at {port} in {data_dir}"),
 	}
