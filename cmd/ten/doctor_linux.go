@@ -21,6 +21,7 @@ var platformChecks = []check{
 	{"cgroups", checkCgroups},
 	{"limits", checkControllers},
 	{"disk weights", checkDiskWeights},
+	{"namespaces", checkNamespaces},
 	{"sandbox", checkSandbox},
 }
 

@@ -40,7 +40,7 @@ type Namespace struct {
 // made if need be, and for nothing else. Hidden are files that no tenant sees, wherever
 // they lie. CodeUnavailable: this kernel or this user cannot do it.
 func NewNamespace(host *Host, pool *network.Pool, dir string, hidden ...string) (*Namespace, error) {
-	if err := checkNamespaces(); err != nil {
+	if err := CheckNamespaces(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -49,8 +49,9 @@ func NewNamespace(host *Host, pool *network.Pool, dir string, hidden ...string) 
 	return &Namespace{host: host, network: pool, hidden: hidden, base: dir, templates: make(map[string]*template)}, nil
 }
 
-// checkNamespaces fails with the one thing that is missing.
-func checkNamespaces() error {
+// CheckNamespaces is nil if processes can be isolated by namespaces here. CodeUnavailable
+// names the one thing that is missing.
+func CheckNamespaces() error {
 	unavailable := func(err error, hint string) error {
 		return &tenement.Error{Code: tenement.CodeUnavailable, Op: `isolate with "namespace"`, Err: err, Hint: hint}
 	}
