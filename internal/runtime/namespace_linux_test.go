@@ -166,7 +166,12 @@ func TestNamespaceShowsOnlyWhatIsNamed(t *testing.T) {
 
 func TestNamespaceLeavesNoRights(t *testing.T) {
 	t.Parallel()
-	got := newJail(t).sh(`grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; ulimit -c`)
+	got := newJail(t).sh(`grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Umask)' /proc/self/status; ulimit -c; wc -c < /proc/locks`)
+	mask := unix.Umask(0) // which is the process's: for the time of two system calls
+	unix.Umask(mask)
+	if own := fmt.Sprintf("Umask:\t%04o\n", mask); !strings.Contains(got, own) {
+		t.Errorf("no %q in\n%s", own, got)
+	}
 	for _, want := range []string{"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "Groups:\t \n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)

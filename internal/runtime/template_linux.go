@@ -171,7 +171,7 @@ func (b *builder) mountRoots() error {
 
 func openTrees(binds []bind) (trees []int, err error) {
 	for _, b := range binds {
-		tree, err := openTree(b.source, b.writable)
+		tree, err := openSource(b)
 		if err != nil {
 			closeTrees(trees)
 			return nil, err
@@ -187,9 +187,28 @@ func closeTrees(trees []int) {
 	}
 }
 
+// openSource takes what b shows. Its source was found without links; where one is now, a
+// tenant has just put it there.
+func openSource(b bind) (tree int, err error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, b.source, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: b.source, Err: err}
+	}
+	defer unix.Close(fd)
+	tree, err = openTreeAt(fd, "", b.writable)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", b.source, err)
+	}
+	return tree, nil
+}
+
 // openTree takes a file or directory of the host, with all that is mounted below it.
 func openTree(path string, writable bool) (fd int, err error) {
-	fd, err = unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
+	return openTreeAt(unix.AT_FDCWD, path, writable)
+}
+
+func openTreeAt(dir int, path string, writable bool) (fd int, err error) {
+	fd, err = unix.OpenTree(dir, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return -1, &os.PathError{Op: "open_tree", Path: path, Err: err}
 	}
@@ -279,7 +298,7 @@ func (b *builder) link(links map[string]string) error {
 // What of /proc is about the machine and not about a process: other runtimes keep the
 // same entries from containers (config-linux.md of the OCI, maskedPaths, readonlyPaths).
 var (
-	maskedProc   = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"}
+	maskedProc   = []string{"acpi", "asound", "interrupts", "kcore", "key-users", "keys", "latency_stats", "locks", "sched_debug", "scsi", "timer_list", "timer_stats"}
 	readOnlyProc = []string{"bus", "fs", "irq", "sys", "sysrq-trigger"}
 )
 

@@ -39,7 +39,13 @@ func OwnNetwork() {
 }
 
 func runInOwnNetwork() error {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
 	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	again.ExtraFiles = []*os.File{self} // as a shell may leave one to a daemon: no tenant is to have it
 	again.Env = append(os.Environ(), ownNetwork+"=1")
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
 	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGQUIT}
