@@ -317,7 +317,16 @@ func (d *daemon) shutdown(ctx context.Context, limit time.Duration, servers ...*
 func (d *daemon) announce() {
 	c := d.config()
 	fmt.Fprintf(d.Stdout, "listening on http://%s\n", d.front.Addr())
-	names := slices.Sorted(maps.Keys(c.Services))
-	fmt.Fprintf(d.Stdout, "serving %s below %s; isolation: process (tenants run as this daemon's user and are not protected from one another)\n",
-		strings.Join(names, ", "), c.Domain)
+	byIsolation := make(map[tenement.Isolation][]string)
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		degree := c.Services[name].Isolation
+		byIsolation[degree] = append(byIsolation[degree], name)
+	}
+	for _, degree := range slices.Sorted(maps.Keys(byIsolation)) {
+		note := ""
+		if degree == tenement.IsolationProcess {
+			note = " (tenants run as this daemon's user and are not protected from one another)"
+		}
+		fmt.Fprintf(d.Stdout, "serving %s below %s; isolation: %s%s\n", strings.Join(byIsolation[degree], ", "), c.Domain, degree, note)
+	}
 }

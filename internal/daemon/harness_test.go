@@ -34,6 +34,7 @@ func dialTo(address string) probe.Dial {
 
 func TestMain(m *testing.M) {
 	runtimetest.TenantMain()
+	runtimetest.OwnNetwork()
 	goleak.VerifyTestMain(m)
 }
 

@@ -99,7 +99,7 @@ func TestDisconnectDuringColdStartHarmsNobody(t *testing.T) {
 
 func TestMissingProgramIsA503UntilItIsThere(t *testing.T) {
 	t.Parallel()
-	s := build(t, settings+"\n[service.api]\ncommand = './app'\n")
+	s := build(t, settings+"\n[service.api]\ncommand = './app'\nisolation = 'process'\n")
 	s.spawn("api:alice")
 	body := s.wants("http://alice.api.localhost/", http.StatusServiceUnavailable)
 	if strings.Contains(body, s.dir) || strings.Contains(body, "./app") {
@@ -280,7 +280,7 @@ func TestTermBeforeKillAndNoGrandchildLeft(t *testing.T) {
 	for _, word := range runtimetest.TenantCommand() {
 		words = append(words, `"`+word+`"`)
 	}
-	s := build(t, settings+fmt.Sprintf("\n[service.api]\ncommand = %q\n", "sh -c '"+strings.Join(words, " ")+"; exit 0'")+
+	s := build(t, settings+fmt.Sprintf("\n[service.api]\ncommand = %q\n", "sh -c '"+strings.Join(words, " ")+"; exit 0'")+"isolation = 'process'\n"+
 		service("deaf", "stop_timeout = 0.2", "-ignore-term"))
 	s.spawn("api:alice", "deaf:alice")
 	app, shell := s.pid("alice.api.localhost"), s.instance("api:alice").PID

@@ -2,25 +2,19 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"tenement"
 	"tenement/internal/api"
-	"tenement/internal/cgroup"
 	"tenement/internal/disk"
 	"tenement/internal/logs"
 	"tenement/internal/proxy"
 	"tenement/internal/route"
-	"tenement/internal/runtime"
 	"tenement/internal/store"
 	"tenement/internal/supervisor"
 )
@@ -32,8 +26,7 @@ type tenancy struct {
 	disk       *disk.Root
 	store      *store.Store
 	logs       *logs.Store
-	host       *runtime.Host
-	cgroups    *cgroup.Tree // nil where there are none to be had
+	isolation  isolation
 	weights    *route.Weights
 	supervisor *supervisor.Supervisor
 	backend    *backend
@@ -72,11 +65,7 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 	if err := t.loadWeights(ctx); err != nil {
 		return nil, err
 	}
-	if err := t.openCgroups(); err != nil {
-		return nil, err
-	}
-	t.host, err = runtime.NewHost(filepath.Join(StateDir(d.Config.DataDir), "output"), t.cgroups, d.Log)
-	if err != nil {
+	if err := t.openIsolation(); err != nil {
 		return nil, err
 	}
 	t.supervisor = t.newSupervisor()
@@ -100,6 +89,7 @@ func (t *tenancy) start(ctx context.Context) error {
 	case <-ready:
 		t.tasks.Go(func() { t.keepCopies(ctx) })
 		t.tasks.Go(func() { t.awaitDisk(ctx) })
+		t.tasks.Go(func() { t.keepNetworks(ctx) })
 		return nil
 	case <-t.ended:
 		t.stop()
@@ -172,55 +162,13 @@ func (t *tenancy) loadWeights(ctx context.Context) error {
 	return nil
 }
 
-// openCgroups gives each data directory a subtree of its own, so that two daemons
-// on one machine stay apart. Where an operator has said in which cgroup, there is no
-// doing without it.
-func (t *tenancy) openCgroups() error {
-	sum := sha256.Sum256([]byte(t.daemon.Config.DataDir))
-	tree, err := cgroup.Open("tenement-" + hex.EncodeToString(sum[:6]))
-	switch {
-	case err == nil:
-		t.cgroups = tree
-		t.closers = append(t.closers, tree)
-	case os.Getenv(cgroup.ParentVariable) != "":
-		return err
-	default:
-		t.daemon.Log.Warn("a tenant's process that leaves its process group will not be found again", "reason", err, "hint", tenement.HintOf(err))
-	}
-	return nil
-}
-
-// sweepTime bounds the wait for what an earlier daemon left in the cgroups to be gone.
-const sweepTime = 10 * time.Second
-
-// sweep ends what an earlier daemon left in the cgroups and nobody took over: it was
-// killed before it could record it, or the recorded process has left others behind. It
-// removes their FIFOs, too.
-func (t *tenancy) sweep(ctx context.Context, adopted []tenement.Ref) {
-	err := t.host.Sweep()
-	if t.cgroups != nil {
-		spared := make(map[string]bool, len(adopted))
-		for _, ref := range adopted {
-			spared[ref.Cgroup] = true
-		}
-		ctx, cancel := context.WithTimeout(ctx, sweepTime)
-		defer cancel()
-		err = errors.Join(err, t.cgroups.Sweep(ctx, func(path string) bool { return spared[path] }))
-	}
-	if err != nil {
-		t.daemon.Log.Error("cannot end all that an earlier daemon left", "error", err)
-	}
-}
-
 func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 	c := t.daemon.Config
 	return supervisor.New(supervisor.Config{
-		Store: t.store,
-		Disk:  t.disk,
-		Logs:  t.logs,
-		Runtimes: map[tenement.Isolation]runtime.Runtime{
-			tenement.IsolationProcess: t.host,
-		},
+		Store:       t.store,
+		Disk:        t.disk,
+		Logs:        t.logs,
+		Runtimes:    t.isolation.runtimes,
 		Plan:        plan(t.daemon.setup.Load().config),
 		Transport:   proxy.NewTransport,
 		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },

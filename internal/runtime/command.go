@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"tenement"
 )
@@ -24,7 +25,7 @@ type command struct {
 	env  []string
 	dir  string
 
-	openFiles int // the bound on its descriptors; 0 = the daemon's own
+	openFiles int // the bound on its descriptors; 0 = the one that the daemon was started with
 }
 
 // command puts the values of one start into the service's templates and finds the
@@ -44,7 +45,11 @@ func (s Spec) command(port int) (command, error) {
 	for _, word := range s.Service.Command {
 		c.args = append(c.args, word.Expand(vars))
 	}
-	path, err := findProgram(c.args[0], env["PATH"], c.dir)
+	search := filepath.SplitList(env["PATH"])
+	if s.UID != 0 {
+		search = visibleFirst(search, s.Service)
+	}
+	path, err := findProgram(c.args[0], search, c.dir)
 	if err != nil {
 		return command{}, &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: err,
@@ -55,6 +60,29 @@ func (s Spec) command(port int) (command, error) {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		c.env = append(c.env, name+"="+env[name])
 	}
+	return c, nil
+}
+
+// limited bounds the descriptors of the process before it is its program: a shell
+// lowers its own bound, which needs no rights and leaves that of the daemon as it is, and
+// becomes the program. CodeUnavailable: nobody but root
+// may have so many.
+func (c command) limited() (command, error) {
+	if c.openFiles == 0 {
+		return c, nil
+	}
+	var own syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &own); err != nil {
+		return command{}, fmt.Errorf("read the bound on open files: %w", err)
+	}
+	if uint64(c.openFiles) > own.Max {
+		return command{}, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "set open_files_limit", Err: fmt.Errorf("%d is more than this daemon may have, %d", c.openFiles, own.Max),
+			Hint: "lower open_files_limit, or raise LimitNOFILE= of the daemon's unit",
+		}
+	}
+	c.args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(c.openFiles), c.path}, c.args[1:]...)
+	c.path = "/bin/sh"
 	return c, nil
 }
 
@@ -88,20 +116,23 @@ func FindProgram(service *tenement.Service) (string, error) {
 		Service:  service,
 		DataDir:  service.DataDir,
 	}
+	if service.Isolation != tenement.IsolationProcess {
+		s.UID = 1 // any of its own
+	}
 	c, err := s.command(0)
 	return c.path, err
 }
 
 // findProgram looks a program up as execvp(3) does, except that a relative name
 // with a slash counts from dir, where the program will run.
-func findProgram(name, path, dir string) (string, error) {
+func findProgram(name string, search []string, dir string) (string, error) {
 	if strings.Contains(name, "/") {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(dir, name)
 		}
 		return name, executable(name)
 	}
-	for _, entry := range filepath.SplitList(path) {
+	for _, entry := range search {
 		if !filepath.IsAbs(entry) {
 			continue // a tenant's program never depends on where the daemon stands
 		}

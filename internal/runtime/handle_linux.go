@@ -60,9 +60,13 @@ func cloneInto(attr *syscall.SysProcAttr, dir *os.File) {
 
 // spawn starts c as a child.
 func spawn(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
+	c, err := c.limited()
+	if err != nil {
+		return nil, err
+	}
 	pidfd := -1
 	attr.PidFD = &pidfd
-	child, err := startLimited(c, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: attr})
+	child, err := os.StartProcess(c.path, c.args, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: attr})
 	if err != nil {
 		if pidfd >= 0 {
 			_ = unix.Close(pidfd)

@@ -22,12 +22,9 @@ func checkHandles() error { return nil }
 func keepDescriptors() error { return nil }
 
 func spawn(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
-	if c.openFiles > 0 {
-		return nil, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "set open_files_limit",
-			Err:  errors.New("the descriptors of a process are bounded on Linux only"),
-			Hint: "leave open_files_limit away here",
-		}
+	c, err := c.limited()
+	if err != nil {
+		return nil, err
 	}
 	child, err := os.StartProcess(c.path, c.args, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: attr})
 	if err != nil {

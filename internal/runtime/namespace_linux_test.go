@@ -274,3 +274,24 @@ func TestNamespaceHidesTheDataOfOthersWhereverItLies(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// TestNamespaceRunsAProgramBesideTheData: with a data directory among the service's files.
+func TestNamespaceRunsAProgramBesideTheData(t *testing.T) {
+	t.Parallel()
+	j := newJail(t)
+	if err := os.Chmod(filepath.Dir(j.dataDir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"app": "#!/bin/sh\nls -A; cat notes", "notes": "read\n", "secret": "secret"} {
+		if err := os.WriteFile(filepath.Join(j.dataDir, name), []byte(text), 0o755); err != nil { //nolint:gosec // programs on purpose
+			t.Fatal(err)
+		}
+	}
+	s := j.spec("alice", "")
+	s.Service.Workdir = tenement.MustTemplate(j.dataDir)
+	s.Service.Command = []tenement.Template{tenement.MustTemplate("./app")}
+	s.Service.Readable = []string{filepath.Join(j.dataDir, "notes")}
+	if got := j.run(s); got != "api\napp\nnotes\nread\n" {
+		t.Errorf("%q", got)
+	}
+}

@@ -22,6 +22,7 @@ import (
 type view struct {
 	binds    []bind
 	late     []bind            // below a place of the process's own: mounted there at each start
+	covered  string            // whatever shows this shows nothing below it: all tenants' data is there
 	resolver string            // text of /etc/resolv.conf
 	links    map[string]string // by path, as the host has them: /bin is usr/bin on most
 }
@@ -47,7 +48,7 @@ var (
 // newView says what processes of a service see, of which own are the paths that its
 // command names. A path of `readable` or `writable` that is missing is CodeUnavailable.
 func newView(service *tenement.Service, own []string) (view, error) {
-	v := view{links: make(map[string]string)}
+	v := view{links: make(map[string]string), covered: filepath.Dir(service.DataDir)}
 	for _, path := range systemPaths {
 		v.addSystem(path)
 	}
@@ -185,8 +186,12 @@ func resolve(path string, tenants []string) (string, error) {
 // what the data directory lies in, "/" first of all.
 func ownPaths(s Spec, c command) []string {
 	var paths []string
-	for _, path := range append([]string{c.dir}, c.args[1:]...) {
-		if path = filepath.Clean(path); filepath.IsAbs(path) && !within(s.DataDir, path) && !within(path, s.DataDir) {
+	if !within(s.DataDir, c.dir) && !within(c.dir, s.DataDir) {
+		paths = append(paths, c.dir)
+	}
+	for _, word := range c.args[1:] {
+		path := filepath.Clean(word)
+		if filepath.IsAbs(path) && !within(path, s.DataDir) && !within(filepath.Dir(s.Service.DataDir), path) {
 			paths = append(paths, path)
 		}
 	}
@@ -251,6 +256,9 @@ func (v *view) shown(kept []bind, b bind) bool {
 		}
 	}
 	for _, k := range slices.Backward(kept) {
+		if within(k.path, v.covered) && within(v.covered, b.path) && b.path != v.covered {
+			continue
+		}
 		if within(k.path, b.path) {
 			return k.path == b.path || b.path != b.source || k.writable == b.writable
 		}
@@ -261,4 +269,23 @@ func (v *view) shown(kept []bind, b bind) bool {
 // within reports whether path is dir or lies below it. Both are clean and absolute.
 func within(dir, path string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// visibleFirst moves those directories to the front that an isolated program sees, in
+// which it would find another one itself. The rest may be its operator's own: of these it
+// is shown one program, and not what that may need beside it.
+func visibleFirst(search []string, service *tenement.Service) []string {
+	seen := slices.Concat(systemPaths, service.Readable, service.Writable)
+	visible := func(dir string) bool {
+		return slices.ContainsFunc(seen, func(path string) bool { return within(path, filepath.Clean(dir)) })
+	}
+	var first, rest []string
+	for _, dir := range search {
+		if visible(dir) {
+			first = append(first, dir)
+		} else {
+			rest = append(rest, dir)
+		}
+	}
+	return append(first, rest...)
 }

@@ -92,6 +92,10 @@ CREATE UNIQUE INDEX uid_blocks_chosen ON uid_blocks (chosen) WHERE chosen = 1;
 	`
 ALTER TABLE instances ADD COLUMN oom_kills INTEGER NOT NULL DEFAULT 0;
 `,
+	// Where its network is, beside the process.
+	`
+ALTER TABLE processes ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -52,6 +52,9 @@ INSERT INTO uid_blocks VALUES (70000, 70001, 0);
 	4: `
 UPDATE instances SET oom_kills = 3 WHERE service = 'api' AND name = 'alice';
 `,
+	5: `
+UPDATE processes SET slot = 17 WHERE service = 'api' AND name = 'bob_2';
+`,
 }
 
 func fixturePath(version int) string {

@@ -11,9 +11,9 @@ import (
 
 const (
 	processColumns = "service, name, pid, start_time, boot_id, port, cgroup, isolation, stdout, stderr," +
-		" state, started_at, active_at, health_failures"
+		" state, started_at, active_at, health_failures, slot"
 	upsertProcess = "INSERT OR REPLACE INTO processes (" + processColumns + ")" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	deleteProcess = "DELETE FROM processes WHERE service = ? AND name = ?"
 )
 
@@ -39,7 +39,7 @@ func (s *Store) PutProcess(ctx context.Context, id tenement.InstanceID, p Proces
 	_, err := s.stmts.putProcess.ExecContext(ctx, id.Service, id.Name,
 		p.Ref.PID, int64(p.Ref.StartTime), p.Ref.BootID, p.Ref.Port, p.Ref.Cgroup,
 		string(p.Ref.Isolation), p.Ref.Stdout, p.Ref.Stderr,
-		p.State.String(), nanos(p.StartedAt), nanos(p.ActiveAt), p.HealthFailures)
+		p.State.String(), nanos(p.StartedAt), nanos(p.ActiveAt), p.HealthFailures, p.Ref.Slot)
 	fault.Point(fault.PutProcessAfter)
 	return s.wrote(ctx, "keep process of "+id.String(), err)
 }
@@ -95,7 +95,7 @@ func scanProcess(r row) (k kept, err error) {
 	var state string
 	p := &k.process
 	err = r.Scan(&k.id.Service, &k.id.Name, &p.Ref.PID, &startTime, &p.Ref.BootID, &p.Ref.Port, &p.Ref.Cgroup,
-		&p.Ref.Isolation, &p.Ref.Stdout, &p.Ref.Stderr, &state, &startedAt, &activeAt, &p.HealthFailures)
+		&p.Ref.Isolation, &p.Ref.Stdout, &p.Ref.Stderr, &state, &startedAt, &activeAt, &p.HealthFailures, &p.Ref.Slot)
 	if err != nil {
 		return k, err
 	}

@@ -40,6 +40,7 @@ var root string
 
 func TestMain(m *testing.M) {
 	runtimetest.TenantMain()
+	runtimetest.OwnNetwork()
 	dir, err := os.MkdirTemp("", "tenement-e2e-")
 	if err != nil {
 		panic(err)

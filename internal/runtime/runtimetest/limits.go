@@ -190,17 +190,23 @@ func testImpossibleLimit(t *testing.T, b *bench) {
 	}
 }
 
-func testLimitedMissing(t *testing.T, b *bench) {
+// testLimitedNoProgram: it is the shell that says so, and the tenant's log has it.
+func testLimitedNoProgram(t *testing.T, b *bench) {
 	onLinuxOnly(t)
 	file := filepath.Join(t.TempDir(), "text")
-	if err := os.WriteFile(file, []byte("not a program"), 0o700); err != nil { //nolint:gosec // executable on purpose
+	if err := os.WriteFile(file, []byte("\x7fELF, nearly"), 0o755); err != nil { //nolint:gosec // executable on purpose
 		t.Fatal(err)
 	}
 	s := b.spec("alice", file)
 	s.Service.Limits.OpenFiles = 64
-	if _, err := b.rt.Start(t.Context(), s); tenement.CodeOf(err) != tenement.CodeUnavailable {
-		t.Errorf("error %v", err)
+	var said Buffer
+	s.Stderr = &said
+	p := b.start(s)
+	Within(t, "exit", p.Exited())
+	if got, want := p.Exit(), (tenement.Exit{Status: 126, Known: true}); got != want {
+		t.Errorf("exit %+v, want %+v", got, want)
 	}
+	Eventually(t, "reason", func() bool { return strings.Contains(said.String(), "format error") })
 }
 
 func testOutOfMemory(t *testing.T, b *bench) {

@@ -39,13 +39,17 @@ func OwnNetwork() {
 }
 
 func runInOwnNetwork() error {
-	self, err := os.Open("/proc/self/exe")
+	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	defer self.Close()
-	again := exec.Command("/proc/self/exe", os.Args[1:]...)
-	again.ExtraFiles = []*os.File{self} // as a shell may leave one to a daemon: no tenant is to have it
+	left, err := os.Open(self)
+	if err != nil {
+		return err
+	}
+	defer left.Close()
+	again := exec.Command(self, os.Args[1:]...)
+	again.ExtraFiles = []*os.File{left} // as a shell may leave one to a daemon: no tenant is to have it
 	again.Env = append(os.Environ(), ownNetwork+"=1")
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
 	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGQUIT}

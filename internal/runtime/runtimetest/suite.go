@@ -43,7 +43,7 @@ func Suite(t *testing.T, kinds map[string]Opener, kind string) {
 		{"usage", testUsage},
 		{"open files", testOpenFiles},
 		{"a limit that cannot be set", testImpossibleLimit},
-		{"a limited program that is missing", testLimitedMissing},
+		{"a limited file that is no program", testLimitedNoProgram},
 		{"out of memory", testOutOfMemory},
 		{"a child out of memory", testChildOutOfMemory},
 		{"processes", testProcesses},

@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tenement"
+	"tenement/internal/cgroup"
+	"tenement/internal/network"
+	"tenement/internal/runtime"
+)
+
+// isolation is what this machine offers to keep processes apart.
+type isolation struct {
+	host     *runtime.Host
+	cgroups  *cgroup.Tree  // nil where there are none to be had
+	networks *network.Pool // nil where there are none to be had
+	runtimes map[tenement.Isolation]runtime.Runtime
+}
+
+// openIsolation opens one runtime for each degree. What this machine does not offer is
+// an error when something is to be started with it, and not before.
+func (t *tenancy) openIsolation() (err error) {
+	if err := t.openCgroups(); err != nil {
+		return err
+	}
+	i := &t.isolation
+	i.host, err = runtime.NewHost(t.stateDir("output"), i.cgroups, t.daemon.Log)
+	if err != nil {
+		return err
+	}
+	i.runtimes = map[tenement.Isolation]runtime.Runtime{tenement.IsolationProcess: i.host}
+	namespace, err := t.openNamespace()
+	switch {
+	case tenement.CodeOf(err) == tenement.CodeUnavailable:
+		i.runtimes[tenement.IsolationNamespace] = runtime.Unavailable{Err: err}
+	case err != nil:
+		return err
+	default:
+		i.runtimes[tenement.IsolationNamespace] = namespace
+	}
+	return nil
+}
+
+func (t *tenancy) stateDir(name string) string {
+	return filepath.Join(StateDir(t.daemon.Config.DataDir), name)
+}
+
+// ownName tells what belongs to this data directory from what other daemons have on the
+// machine: digits and letters, one for two of length.
+func (t *tenancy) ownName(length int) string {
+	sum := sha256.Sum256([]byte(t.daemon.Config.DataDir))
+	return hex.EncodeToString(sum[:length/2])
+}
+
+// openCgroups gives each data directory a subtree of its own, so that two daemons
+// on one machine stay apart. Where an operator has said in which cgroup, there is no
+// doing without it.
+func (t *tenancy) openCgroups() error {
+	tree, err := cgroup.Open("tenement-" + t.ownName(12))
+	switch {
+	case err == nil:
+		t.isolation.cgroups = tree
+		t.closers = append(t.closers, tree)
+	case os.Getenv(cgroup.ParentVariable) != "":
+		return err
+	default:
+		t.daemon.Log.Warn("a tenant's process that leaves its process group will not be found again", "reason", err, "hint", tenement.HintOf(err))
+	}
+	return nil
+}
+
+// networksReady is how many network namespaces wait for a wake: as many as start at once
+// on a small machine.
+const networksReady = 4
+
+func (t *tenancy) openNamespace() (runtime.Runtime, error) {
+	pool, err := network.Open(network.Options{Name: "t" + t.ownName(6), Ready: networksReady, Log: t.daemon.Log})
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := runtime.NewNamespace(t.isolation.host, pool, t.stateDir("root"), t.daemon.Config.Path)
+	if err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
+	t.isolation.networks = pool
+	t.closers = append(t.closers, closer(t.closeNetworks), namespace)
+	return namespace, nil
+}
+
+// closer is a func that is an io.Closer.
+type closer func() error
+
+func (c closer) Close() error { return c() }
+
+// closeNetworks takes nothing from tenants that live on, and nothing that another daemon
+// has by now.
+func (t *tenancy) closeNetworks() error {
+	if t.given.Load() {
+		t.isolation.networks.Detach()
+		return nil
+	}
+	return t.isolation.networks.Close()
+}
+
+// keepNetworks has some ready until ctx ends.
+func (t *tenancy) keepNetworks(ctx context.Context) {
+	if t.isolation.networks == nil {
+		return
+	}
+	if err := t.isolation.networks.Run(ctx); err != nil {
+		t.daemon.Log.Error("network namespaces that nobody used are left", "error", err)
+	}
+}
+
+// sweepTime bounds the wait for what an earlier daemon left in the cgroups to be gone.
+const sweepTime = 10 * time.Second
+
+// sweep ends what an earlier daemon left in the cgroups and nobody took over: it was
+// killed before it could record it, or the recorded process has left others behind. It
+// removes their FIFOs and their ways out of their networks, too.
+func (t *tenancy) sweep(ctx context.Context, adopted []tenement.Ref) {
+	err := t.isolation.host.Sweep()
+	if cgroups := t.isolation.cgroups; cgroups != nil {
+		spared := make(map[string]bool, len(adopted))
+		for _, ref := range adopted {
+			spared[ref.Cgroup] = true
+		}
+		ctx, cancel := context.WithTimeout(ctx, sweepTime)
+		defer cancel()
+		err = errors.Join(err, cgroups.Sweep(ctx, func(path string) bool { return spared[path] }))
+	}
+	if networks := t.isolation.networks; networks != nil {
+		err = errors.Join(err, networks.Sweep())
+	}
+	if err != nil {
+		t.daemon.Log.Error("cannot end all that an earlier daemon left", "error", err)
+	}
+}

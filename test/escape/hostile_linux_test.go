@@ -1,0 +1,618 @@
+package escape
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// As a program's first argument these make the test binary be the tenant, and a child of
+// it that does nothing, deaf to SIGTERM.
+const (
+	hostileArg = "hostile-program"
+	idleArg    = "idle-program"
+)
+
+// secretFile is what a tenant keeps in its data directory, readable for all who get there.
+const secretFile = "secret"
+
+// What is worth stealing looks like this, so that it is recognised wherever it is found.
+var secretPattern = regexp.MustCompile(`ESCAPE-[a-z]+-[0-9A-Z]{26}`)
+
+func newSecret(of string) string { return "ESCAPE-" + of + "-" + rand.Text() }
+
+// secretMemory is a tenant's secret in its memory, where nothing moves it.
+var secretMemory = make([]byte, 64)
+
+// taken is what came of one step that the test told a tenant to take.
+type taken struct{ Got, Error string }
+
+// hostileMain must come first in TestMain.
+func hostileMain() {
+	if len(os.Args) < 2 {
+		return
+	}
+	switch os.Args[1] {
+	case idleArg:
+		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+		for _, path := range os.Args[2:] { // cgroups to go to
+			_ = os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())), 0)
+		}
+		fmt.Println("deaf")
+		select {}
+	case hostileArg:
+		if err := serveHostile(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
+func serveHostile() error {
+	copy(secretMemory, newSecret("memory"))
+	dir := os.Getenv("DATA_DIR")
+	if err := os.WriteFile(filepath.Join(dir, secretFile), []byte(newSecret("file")), 0o644); err != nil {
+		return err
+	}
+	var signals atomic.Int64
+	heard := make(chan os.Signal, 10)
+	signal.Notify(heard, syscall.SIGUSR1, syscall.SIGTERM)
+	var seen sync.Map // paths of requests
+	mux := http.NewServeMux()
+	mux.HandleFunc("/me", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(me{os.Getpid(), uint64(uintptr(unsafe.Pointer(&secretMemory[0]))), string(secretMemory), signals.Load()})
+	})
+	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.Header) })
+	mux.HandleFunc("/seen", func(w http.ResponseWriter, r *http.Request) {
+		seen.Range(func(path, _ any) bool { fmt.Fprintln(w, path); return true })
+	})
+	mux.HandleFunc("/print", func(_ http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.FormValue("n"))
+		for range n {
+			fmt.Println(r.FormValue("line"))
+		}
+	})
+	mux.HandleFunc("/raw", answerRaw)
+	mux.HandleFunc("/do/{step}", func(w http.ResponseWriter, r *http.Request) {
+		var result taken
+		got, err := "", errUnknownStep
+		if step := steps[r.PathValue("step")]; step != nil {
+			got, err = step(r.URL.Query())
+		}
+		if result.Got = got; err != nil {
+			result.Error = err.Error()
+		}
+		_ = json.NewEncoder(w).Encode(result)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		seen.Store(r.URL.Path, true)
+		fmt.Fprint(w, os.Getenv("TENEMENT_INSTANCE"), " ", string(secretMemory))
+	})
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
+	if err != nil {
+		return err
+	}
+	go func() { _ = http.Serve(l, mux) }()
+	for s := range heard {
+		if s == syscall.SIGTERM {
+			return nil
+		}
+		signals.Add(1)
+	}
+	return nil
+}
+
+// me is what a tenant tells the test about itself.
+type me struct {
+	PID     int
+	Address uint64 // of the secret in its memory
+	Secret  string
+	Signals int64
+}
+
+// answerRaw answers with any bytes, and leaves the connection open.
+func answerRaw(w http.ResponseWriter, r *http.Request) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	_, _ = io.WriteString(conn, r.FormValue("answer"))
+	time.AfterFunc(10*time.Second, func() { _ = conn.Close() })
+}
+
+var errUnknownStep = errors.New("there is no such step")
+
+var steps = map[string]func(url.Values) (string, error){
+	"read":          func(q url.Values) (string, error) { return readSome(q.Get("path")) },
+	"append":        func(q url.Values) (string, error) { return "", appendTo(q.Get("path"), q.Get("text")) },
+	"list":          list,
+	"symlink":       func(q url.Values) (string, error) { return "", replaceBy(os.Symlink, q) },
+	"hardlink":      func(q url.Values) (string, error) { return "", replaceBy(os.Link, q) },
+	"nest":          nest,
+	"usurp":         usurp,
+	"fill":          fill,
+	"signal":        sendSignal,
+	"poke":          poke,
+	"vmread":        readMemory,
+	"stack":         readStack,
+	"ask":           ask,
+	"listen":        listen,
+	"packet":        sendForged,
+	"mount":         mount,
+	"module":        loadModule,
+	"clock":         setClock,
+	"child":         startChild,
+	"usernamespace": startInUserNamespace,
+	"nofile":        raiseNofile,
+	"descriptors":   inherited,
+	"open":          openMany,
+	"fork":          forkMany,
+	"memory":        takeMemory,
+	"leave":         leaveBehind,
+	"find":          findLeft,
+	"kernel":        callKernel,
+	"terminal":      useTerminal,
+}
+
+func readSome(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, 64<<10))
+	return string(text), err
+}
+
+func appendTo(path, text string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
+}
+
+func list(q url.Values) (string, error) {
+	entries, err := os.ReadDir(q.Get("path"))
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return strings.Join(names, "\n"), err
+}
+
+func replaceBy(link func(string, string) error, q url.Values) error {
+	_ = os.Remove(q.Get("path")) // it need not be there
+	return link(q.Get("target"), q.Get("path"))
+}
+
+// nest makes n directories, one within the other.
+func nest(q url.Values) (string, error) {
+	n, _ := strconv.Atoi(q.Get("n"))
+	return "", os.MkdirAll(filepath.Join(q.Get("path"), strings.Repeat("d/", n)), 0o700)
+}
+
+// usurp puts a link to another directory in the place of the tenant's own.
+func usurp(q url.Values) (string, error) {
+	own := os.Getenv("DATA_DIR")
+	return "", errors.Join(os.Rename(own, own+".gone"), os.Symlink(q.Get("target"), own))
+}
+
+// fill makes n files of so many bytes.
+func fill(q url.Values) (string, error) {
+	n, _ := strconv.Atoi(q.Get("n"))
+	bytes, _ := strconv.Atoi(q.Get("bytes"))
+	for i := range n {
+		if err := os.WriteFile(filepath.Join(os.Getenv("DATA_DIR"), "fill"+strconv.Itoa(i)), make([]byte, bytes), 0o600); err != nil {
+			return strconv.Itoa(i), err
+		}
+	}
+	return strconv.Itoa(n), nil
+}
+
+func pidOf(q url.Values) int {
+	pid, err := strconv.Atoi(q.Get("pid"))
+	if err != nil || pid <= 1 {
+		return -1 << 30 // nobody: never everybody
+	}
+	return pid
+}
+
+func sendSignal(q url.Values) (string, error) {
+	number, _ := strconv.Atoi(q.Get("signal"))
+	return "", syscall.Kill(pidOf(q), syscall.Signal(number))
+}
+
+const poked = "POKED!!!"
+
+// poke changes eight bytes of another process as a debugger does.
+func poke(q url.Values) (string, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	address, _ := strconv.ParseUint(q.Get("address"), 10, 64)
+	pid := pidOf(q)
+	if err := unix.PtraceAttach(pid); err != nil {
+		return "", err
+	}
+	var status unix.WaitStatus
+	_, err := unix.Wait4(pid, &status, unix.WALL, nil)
+	if err == nil {
+		_, err = unix.PtracePokeData(pid, uintptr(address), []byte(poked))
+	}
+	return "", errors.Join(err, unix.PtraceDetach(pid))
+}
+
+func readMemory(q url.Values) (string, error) {
+	address, _ := strconv.ParseUint(q.Get("address"), 10, 64)
+	buf := make([]byte, 64)
+	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
+	n, err := unix.ProcessVMReadv(pidOf(q), local, []unix.RemoteIovec{{Base: uintptr(address), Len: len(buf)}}, 0)
+	return string(buf[:max(n, 0)]), err
+}
+
+// readStack looks for secrets in the first stack of a process, where its environment is.
+func readStack(q url.Values) (string, error) {
+	dir := "/proc/" + strconv.Itoa(pidOf(q))
+	maps, err := os.ReadFile(dir + "/maps")
+	if err != nil {
+		return "", err
+	}
+	memory, err := os.Open(dir + "/mem")
+	if err != nil {
+		return "", err
+	}
+	defer memory.Close()
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err == nil && strings.Contains(line, "[stack]") {
+			text := make([]byte, min(to-from, 1<<20))
+			if _, err := memory.ReadAt(text, to-int64(len(text))); err != nil {
+				return "", err
+			}
+			return strings.Join(secretPattern.FindAllString(string(text), -1), "\n"), nil
+		}
+	}
+	return "", errors.New("it has no stack")
+}
+
+// ask sends text to an address and gives what comes back.
+func ask(q url.Values) (string, error) {
+	conn, err := net.DialTimeout(q.Get("network"), q.Get("address"), time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := io.WriteString(conn, q.Get("text")); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 4096)
+	n, err := io.ReadAtLeast(conn, buf, 1)
+	return string(buf[:n]), err
+}
+
+// listen greets whoever comes to an address, for as long as the process lives.
+func listen(q url.Values) (string, error) {
+	l, err := net.Listen(q.Get("network"), q.Get("address"))
+	if err != nil {
+		return "", err
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "squatted")
+			_ = conn.Close()
+		}
+	}()
+	return l.Addr().String(), nil
+}
+
+// sendForged sends a datagram from an address that is not its own (ip(7), IP_HDRINCL).
+func sendForged(q url.Values) (string, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	port, _ := strconv.Atoi(q.Get("port"))
+	text := q.Get("text")
+	packet := append([]byte{
+		0x45, 0, 0, byte(28 + len(text)), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0, 127, 9, 9, 9, 127, 0, 0, 1, // RFC 791 §3.1
+		0, 9, byte(port >> 8), byte(port), 0, byte(8 + len(text)), 0, 0, // RFC 768
+	}, text...)
+	return "", unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+}
+
+func mount(q url.Values) (string, error) {
+	if err := os.Mkdir(q.Get("path"), 0o700); err != nil {
+		return "", err
+	}
+	return "", unix.Mount("escape", q.Get("path"), "tmpfs", 0, "size=64k")
+}
+
+// loadModule offers what is no module: it was let in if that is what it is told.
+func loadModule(url.Values) (string, error) {
+	file, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	err = unix.FinitModule(int(file.Fd()), "", 0)
+	if errors.Is(err, unix.ENOEXEC) || errors.Is(err, unix.EINVAL) {
+		return "refused for what it is", nil
+	}
+	return "", err
+}
+
+// setClock sets the length of a tick to what it is (adjtimex(2)).
+func setClock(url.Values) (string, error) {
+	var now unix.Timex
+	if _, err := unix.Adjtimex(&now); err != nil {
+		return "", err
+	}
+	_, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_TICK, Tick: now.Tick})
+	return "set", err
+}
+
+// startChild starts a daemon: with a session of its own, deaf, and whose parent is gone;
+// before it says so it goes to the cgroups of q.
+func startChild(q url.Values) (string, error) {
+	return spawnIdle(&syscall.SysProcAttr{Setsid: true}, q["cgroup"]...)
+}
+
+func startInUserNamespace(url.Values) (string, error) {
+	var all error
+	for _, flags := range []uintptr{unix.CLONE_NEWUSER, unix.CLONE_NEWUSER | unix.CLONE_NEWNET} {
+		pid, err := spawnIdle(&syscall.SysProcAttr{Cloneflags: flags})
+		if err == nil {
+			return pid, nil
+		}
+		all = errors.Join(all, err)
+	}
+	cloneArgs := [8]uint64{0: unix.CLONE_NEWUSER, 4: uint64(unix.SIGCHLD)} // struct clone_args, linux/sched.h
+	pid, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&cloneArgs)), unsafe.Sizeof(cloneArgs), 0)
+	if errno != 0 {
+		return "", errors.Join(all, errno)
+	}
+	if pid == 0 {
+		for {
+			unix.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+		}
+	}
+	return strconv.Itoa(int(pid)), nil
+}
+
+func spawnIdle(attr *syscall.SysProcAttr, args ...string) (string, error) {
+	child := exec.Command("/proc/self/exe", append([]string{idleArg}, args...)...)
+	child.SysProcAttr = attr
+	said, err := child.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := child.Start(); err != nil {
+		return "", err
+	}
+	if _, err := said.Read(make([]byte, 1)); err != nil {
+		return "", err
+	}
+	return strconv.Itoa(child.Process.Pid), nil
+}
+
+// raiseNofile asks for more descriptors than it was given.
+func raiseNofile(url.Values) (string, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return "", err
+	}
+	limit.Max++
+	limit.Cur = limit.Max
+	return "", unix.Prlimit(0, unix.RLIMIT_NOFILE, &limit, nil)
+}
+
+// inherited reads what the daemon may have left open.
+func inherited(url.Values) (string, error) {
+	var found []string
+	for fd := 3; fd < 64; fd++ {
+		buf := make([]byte, 1<<10)
+		if n, err := unix.Pread(fd, buf, 0); err == nil {
+			found = append(found, secretPattern.FindAllString(string(buf[:n]), -1)...)
+		}
+	}
+	return strings.Join(found, "\n"), nil
+}
+
+// openMany opens at most n files, says how many, and closes them.
+func openMany(q url.Values) (string, error) {
+	n, _ := strconv.Atoi(q.Get("n"))
+	var files []*os.File
+	defer func() {
+		for _, file := range files {
+			_ = file.Close()
+		}
+	}()
+	for range n {
+		file, err := os.Open(os.DevNull)
+		if err != nil {
+			return strconv.Itoa(len(files)), err
+		}
+		files = append(files, file)
+	}
+	return strconv.Itoa(n), nil
+}
+
+// forkMany starts at most n children, says how many, and ends them.
+func forkMany(q url.Values) (string, error) {
+	n, _ := strconv.Atoi(q.Get("n"))
+	var children []*exec.Cmd
+	defer func() {
+		for _, child := range children {
+			_ = child.Process.Kill()
+			_ = child.Wait()
+		}
+	}()
+	for range n {
+		child := exec.Command("/bin/sleep", "60")
+		if err := child.Start(); err != nil {
+			return strconv.Itoa(len(children)), err
+		}
+		children = append(children, child)
+	}
+	return strconv.Itoa(n), nil
+}
+
+// takeMemory uses so many megabytes.
+func takeMemory(q url.Values) (string, error) {
+	n, _ := strconv.Atoi(q.Get("mb"))
+	all := make([]byte, n<<20)
+	for i := 0; i < len(all); i += 4096 {
+		all[i] = 1
+	}
+	runtime.KeepAlive(all)
+	return q.Get("mb"), nil
+}
+
+// ipcKey is that of a segment of System V shared memory nobody else uses.
+const ipcKey = 0x74656e65
+
+// leaveBehind puts a text where processes share things without a file.
+func leaveBehind(q url.Values) (string, error) {
+	text := q.Get("text")
+	var all error
+	id, err := unix.SysvShmGet(ipcKey, 4096, unix.IPC_CREAT|0o666)
+	if err == nil {
+		var memory []byte
+		if memory, err = unix.SysvShmAttach(id, 0, 0); err == nil {
+			copy(memory, text)
+			err = unix.SysvShmDetach(memory)
+		}
+	}
+	all = errors.Join(all, err, appendTo("/dev/shm/"+leftName, text))
+	queue, err := openQueue(unix.O_CREAT | unix.O_RDWR)
+	if err == nil {
+		_, _, errno := unix.Syscall6(unix.SYS_MQ_TIMEDSEND, queue, uintptr(unsafe.Pointer(unsafe.StringData(text))), uintptr(len(text)), 0, 0, 0)
+		if err = unix.Close(int(queue)); errno != 0 {
+			err = errno
+		}
+	}
+	all = errors.Join(all, err)
+	_, err = unix.AddKey("user", leftName, []byte(text), unix.KEY_SPEC_USER_KEYRING)
+	return "", errors.Join(all, err)
+}
+
+const leftName = "tenement-escape"
+
+func openQueue(flags int) (uintptr, error) {
+	name, err := unix.BytePtrFromString(leftName)
+	if err != nil {
+		return 0, err
+	}
+	queue, _, errno := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), uintptr(flags), 0o666, 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return queue, nil
+}
+
+// findLeft looks for what another process left.
+func findLeft(url.Values) (string, error) {
+	var found []string
+	add := func(where string, text []byte) {
+		if secret := secretPattern.Find(text); secret != nil {
+			found = append(found, where+"="+string(secret))
+		}
+	}
+	if id, err := unix.SysvShmGet(ipcKey, 4096, 0); err == nil {
+		if memory, err := unix.SysvShmAttach(id, 0, unix.SHM_RDONLY); err == nil {
+			add("shm", memory)
+			_ = unix.SysvShmDetach(memory)
+		}
+	}
+	if text, err := os.ReadFile("/dev/shm/" + leftName); err == nil {
+		add("devshm", text)
+	}
+	buf := make([]byte, 64<<10)
+	if queue, err := openQueue(unix.O_RDONLY | unix.O_NONBLOCK); err == nil {
+		n, _, errno := unix.Syscall6(unix.SYS_MQ_TIMEDRECEIVE, queue, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
+		if errno == 0 {
+			add("queue", buf[:n])
+		}
+		_ = unix.Close(int(queue))
+	}
+	if id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", leftName, 0); err == nil {
+		if n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, id, buf, 0); err == nil {
+			add("key", buf[:n])
+		}
+	}
+	return strings.Join(found, "\n"), nil
+}
+
+// callKernel calls what kernels have been broken by, with arguments that do no harm, and
+// names what was not refused.
+func callKernel(url.Values) (string, error) {
+	var let []string
+	for name, call := range map[string][3]uintptr{
+		"bpf":             {unix.SYS_BPF, 0, 0},
+		"perf_event_open": {unix.SYS_PERF_EVENT_OPEN, 0, 0},
+		"userfaultfd":     {unix.SYS_USERFAULTFD, 0xffff, 0},
+		"io_uring_setup":  {unix.SYS_IO_URING_SETUP, 0, 0},
+		"add_key":         {unix.SYS_ADD_KEY, 0, 0},
+		"keyctl":          {unix.SYS_KEYCTL, 0xffff, 0},
+		"fsopen":          {unix.SYS_FSOPEN, 0, 0},
+		"kexec_load":      {unix.SYS_KEXEC_LOAD, 0, 1 << 20},
+		"open_by_handle":  {unix.SYS_OPEN_BY_HANDLE_AT, ^uintptr(0), 0},
+		"fanotify_init":   {unix.SYS_FANOTIFY_INIT, 0xffffffff, 0},
+		"vsock":           {unix.SYS_SOCKET, unix.AF_VSOCK, unix.SOCK_STREAM},
+		"alg":             {unix.SYS_SOCKET, unix.AF_ALG, unix.SOCK_SEQPACKET},
+		"packet":          {unix.SYS_SOCKET, unix.AF_PACKET, unix.SOCK_RAW},
+	} {
+		_, _, errno := unix.Syscall6(call[0], call[1], call[2], 0, 0, 0, 0)
+		switch errno {
+		case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EAFNOSUPPORT, unix.ESOCKTNOSUPPORT:
+		default:
+			let = append(let, name+": "+errno.Error())
+		}
+	}
+	return strings.Join(let, "\n"), nil
+}
+
+// useTerminal writes to the terminal of the session, and types there.
+func useTerminal(q url.Values) (string, error) {
+	terminal, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer terminal.Close()
+	_, err = terminal.WriteString(q.Get("text"))
+	for _, key := range []byte(q.Get("text")) {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, terminal.Fd(), unix.TIOCSTI, uintptr(unsafe.Pointer(&key)))
+		if errno != 0 {
+			return "", errors.Join(err, errno)
+		}
+	}
+	return "", err
+}
