@@ -44,6 +44,8 @@ func newSecret(of string) string { return "ESCAPE-" + of + "-" + rand.Text() }
 // secretMemory is a tenant's secret in its memory, where nothing moves it.
 var secretMemory = make([]byte, 64)
 
+func heldSecret() string { return strings.TrimRight(string(secretMemory), "\x00") }
+
 // taken is what came of one step that the test told a tenant to take.
 type taken struct{ Got, Error string }
 
@@ -75,13 +77,21 @@ func serveHostile() error {
 	if err := os.WriteFile(filepath.Join(dir, secretFile), []byte(newSecret("file")), 0o644); err != nil {
 		return err
 	}
+	locked, err := os.Open(filepath.Join(dir, secretFile))
+	if err == nil {
+		err = unix.Flock(int(locked.Fd()), unix.LOCK_SH)
+	}
+	if err != nil {
+		return err
+	}
+	defer locked.Close()
 	var signals atomic.Int64
 	heard := make(chan os.Signal, 10)
 	signal.Notify(heard, syscall.SIGUSR1, syscall.SIGTERM)
 	var seen sync.Map // paths of requests
 	mux := http.NewServeMux()
 	mux.HandleFunc("/me", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(me{os.Getpid(), uint64(uintptr(unsafe.Pointer(&secretMemory[0]))), string(secretMemory), signals.Load()})
+		_ = json.NewEncoder(w).Encode(me{os.Getpid(), uint64(uintptr(unsafe.Pointer(&secretMemory[0]))), heldSecret(), signals.Load()})
 	})
 	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.Header) })
 	mux.HandleFunc("/seen", func(w http.ResponseWriter, r *http.Request) {
@@ -107,7 +117,7 @@ func serveHostile() error {
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		seen.Store(r.URL.Path, true)
-		fmt.Fprint(w, os.Getenv("TENEMENT_INSTANCE"), " ", string(secretMemory))
+		fmt.Fprint(w, os.Getenv("TENEMENT_INSTANCE"), " ", heldSecret())
 	})
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
 	if err != nil {
@@ -269,7 +279,7 @@ func readMemory(q url.Values) (string, error) {
 	buf := make([]byte, 64)
 	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
 	n, err := unix.ProcessVMReadv(pidOf(q), local, []unix.RemoteIovec{{Base: uintptr(address), Len: len(buf)}}, 0)
-	return string(buf[:max(n, 0)]), err
+	return strings.TrimRight(string(buf[:max(n, 0)]), "\x00"), err
 }
 
 // readStack looks for secrets in the first stack of a process, where its environment is.
@@ -297,21 +307,36 @@ func readStack(q url.Values) (string, error) {
 	return "", errors.New("it has no stack")
 }
 
-// ask sends text to an address and gives what comes back.
+// ask sends text to all addresses at once and gives what comes back from any.
 func ask(q url.Values) (string, error) {
-	conn, err := net.DialTimeout(q.Get("network"), q.Get("address"), time.Second)
+	answers := make(chan string, len(q["address"]))
+	for _, address := range q["address"] {
+		go func() { answers <- askOne(q.Get("network"), address, q.Get("text")) }()
+	}
+	var all []string
+	for range q["address"] {
+		all = append(all, <-answers)
+	}
+	return strings.Join(all, "\n"), nil
+}
+
+// askTimeout is for what nobody answers: the packets are dropped.
+const askTimeout = 300 * time.Millisecond
+
+func askOne(network, address, text string) string {
+	conn, err := net.DialTimeout(network, address, askTimeout)
 	if err != nil {
-		return "", err
+		return err.Error()
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
-	if _, err := io.WriteString(conn, q.Get("text")); err != nil {
-		return "", err
-	}
-	buf := make([]byte, 4096)
-	n, err := io.ReadAtLeast(conn, buf, 1)
-	return string(buf[:n]), err
+	_ = conn.SetDeadline(time.Now().Add(2 * askTimeout))
+	_, _ = io.WriteString(conn, text) // who greets first may have gone already
+	buf := make([]byte, 8<<10)
+	n, _ := io.ReadFull(conn, buf) // what there is until it ends
+	return string(buf[:n])
 }
+
+const greeting = "it is mallory who listens here"
 
 // listen greets whoever comes to an address, for as long as the process lives.
 func listen(q url.Values) (string, error) {
@@ -325,7 +350,7 @@ func listen(q url.Values) (string, error) {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(conn, "squatted")
+			_, _ = io.WriteString(conn, greeting)
 			_ = conn.Close()
 		}
 	}()
@@ -355,6 +380,9 @@ func mount(q url.Values) (string, error) {
 	return "", unix.Mount("escape", q.Get("path"), "tmpfs", 0, "size=64k")
 }
 
+// noModules is what a kernel says that cannot load any.
+const noModules = "this kernel takes none"
+
 // loadModule offers what is no module: it was let in if that is what it is told.
 func loadModule(url.Values) (string, error) {
 	file, err := os.Open("/proc/self/exe")
@@ -366,6 +394,9 @@ func loadModule(url.Values) (string, error) {
 	if errors.Is(err, unix.ENOEXEC) || errors.Is(err, unix.EINVAL) {
 		return "refused for what it is", nil
 	}
+	if errors.Is(err, unix.ENOSYS) {
+		return noModules, nil
+	}
 	return "", err
 }
 
@@ -375,8 +406,10 @@ func setClock(url.Values) (string, error) {
 	if _, err := unix.Adjtimex(&now); err != nil {
 		return "", err
 	}
-	_, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_TICK, Tick: now.Tick})
-	return "set", err
+	if _, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_TICK, Tick: now.Tick}); err != nil {
+		return "", err
+	}
+	return "set", nil
 }
 
 // startChild starts a daemon: with a session of its own, deaf, and whose parent is gone;
@@ -615,4 +648,10 @@ func useTerminal(q url.Values) (string, error) {
 		}
 	}
 	return "", err
+}
+
+func unlinkQueue() {
+	if name, err := unix.BytePtrFromString(leftName); err == nil {
+		_, _, _ = unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(name)), 0, 0)
+	}
 }

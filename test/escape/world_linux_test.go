@@ -26,18 +26,20 @@ import (
 
 	"tenement"
 	"tenement/internal/api"
+	"tenement/internal/cgroup"
 	"tenement/internal/runtime/runtimetest"
 )
 
 // Who is who. Mallory's program is hostile; the others are tenants like her.
 var (
-	mallory  = tenement.InstanceID{Service: "shop", Name: "mallory"}
-	alice    = tenement.InstanceID{Service: "shop", Name: "alice"} // of the same service
-	bob      = tenement.InstanceID{Service: "bank", Name: "bob"}
-	scratch  = tenement.InstanceID{Service: "scratch", Name: "mallory"} // whose files are removed at every sleep
-	filler   = tenement.InstanceID{Service: "filler", Name: "mallory"}  // with a quota
-	hoarder  = tenement.InstanceID{Service: "hoarder", Name: "mallory"} // with few descriptors
-	throwaway = tenement.InstanceID{Service: "shop", Name: "throwaway"} // hers, to be deleted
+	mallory   = tenement.InstanceID{Service: "shop", Name: "mallory"}
+	alice     = tenement.InstanceID{Service: "shop", Name: "alice"} // of the same service
+	bob       = tenement.InstanceID{Service: "bank", Name: "bob"}
+	scratch   = tenement.InstanceID{Service: "scratch", Name: "mallory"} // whose files are removed at every sleep
+	filler    = tenement.InstanceID{Service: "filler", Name: "mallory"}  // with a quota
+	hoarder   = tenement.InstanceID{Service: "hoarder", Name: "mallory"} // with few descriptors
+	bomber    = tenement.InstanceID{Service: "bomber", Name: "mallory"}  // with limits that only a cgroup keeps
+	throwaway = tenement.InstanceID{Service: "shop", Name: "throwaway"}  // hers, to be deleted
 )
 
 // dataDir is below no place that tenants have to themselves, as on a real machine. It is
@@ -53,32 +55,48 @@ max_restarts = 100
 command = "%[1]s %[2]s {data_dir}/{id}/state.db"
 isolation = "%[3]s"
 health = "/me"
+stop_timeout = 1
+env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
 
 [service.bank]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
 health = "/me"
+stop_timeout = 1
+env = { GORACE = "atexit_sleep_ms=0", PASSWORD = "%[4]s" }
 
 [service.scratch]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
 health = "/me"
+stop_timeout = 1
+env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
 storage_persist = false
 
 [service.filler]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
 health = "/me"
+stop_timeout = 1
+env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
 storage_quota_mb = 2
 
 [service.hoarder]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
 health = "/me"
+stop_timeout = 1
+env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
 open_files_limit = 64
 
-[service.bank.env]
-PASSWORD = "%[4]s"
+[service.bomber]
+command = "%[1]s %[2]s"
+isolation = "%[3]s"
+health = "/me"
+stop_timeout = 1
+env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
+pids_limit = 64
+memory_limit_mb = 64
 `
 
 // world is a daemon and its tenants at one level of isolation, and what else is on the
@@ -329,7 +347,7 @@ func (w *world) read(path string) string {
 func (w *world) members(id tenement.InstanceID) []int {
 	w.t.Helper()
 	var pids []int
-	dir, err := cgroupOf(w.who(id).PID)
+	dir, err := cgroup.Of(w.who(id).PID)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -351,7 +369,7 @@ func serveHost(t *testing.T) (secret string) {
 	must(t, errors.Join(addAddress(machineAddress), addAddress(metadataAddress)))
 	for _, at := range [][2]string{
 		{"tcp", fmt.Sprintf("127.0.0.1:%d", hostPort)}, {"tcp", fmt.Sprintf("[::1]:%d", hostPort)},
-		{"tcp", fmt.Sprintf("%s:%d", machineAddress, hostPort)}, {"tcp", metadataAddress + ":80"}, {"unix", "@tenement-escape-host"},
+		{"tcp", fmt.Sprintf("%s:%d", machineAddress, hostPort)}, {"tcp", metadataAddress + ":80"}, {"unix", hostSocket},
 	} {
 		l, err := net.Listen(at[0], at[1])
 		if err != nil {
