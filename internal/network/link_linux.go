@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -54,7 +55,11 @@ func (p *Pool) connected() (_ *Namespace, err error) {
 		_ = n.file.Close()
 		return nil, err
 	}
-	if err := p.finishTenantEnd(n, inside); err != nil {
+	err = p.finishTenantEnd(n, inside)
+	if err == nil {
+		err = activate(p.options.hostEnd(n.slot))
+	}
+	if err != nil {
 		return nil, errors.Join(refused(err), n.Close())
 	}
 	return n, nil
@@ -90,7 +95,7 @@ func (p *Pool) linkAt(n *Namespace, slot int) error {
 		return unavailable(connectOp, err, "run the daemon as root on a kernel with veth interfaces (modprobe veth)")
 	}
 	if err := p.finishHostEnd(slot, index); err != nil {
-		return errors.Join(refused(err), p.removeLink(index))
+		return errors.Join(refused(err), removeLink(index))
 	}
 	n.slot, n.link = slot, index
 	return nil
@@ -185,9 +190,35 @@ func disableIPv6(name string) error {
 	return err
 }
 
-// removeLink removes both ends of a pair; one that is gone already is no error.
-func (p *Pool) removeLink(index int) error {
-	err := p.links.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+// activate makes an interface of the machine pass packets at once. The one of a pair that
+// was switched on first drops them until a work queue of the kernel has noticed the
+// second (net/core/link_watch.c), and a connection's first packet is repeated only after
+// a second. Who asks whether there is a link (ETHTOOL_GLINK) makes the kernel notice.
+func activate(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_GLINK}
+	request := struct { // struct ifreq (netdevice(7))
+		name  [unix.IFNAMSIZ]byte
+		value unsafe.Pointer
+		_     [16]byte
+	}{value: unsafe.Pointer(&value)}
+	copy(request.name[:unix.IFNAMSIZ-1], name)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
+		return os.NewSyscallError("SIOCETHTOOL on "+name, errno)
+	}
+	return nil
+}
+
+// removeLink removes both ends of a pair; one that is gone already is no error. It
+// takes the kernel tens of milliseconds, and has a socket of its own, that nobody who
+// makes one waits for it.
+func removeLink(index int) error {
+	err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}

@@ -28,6 +28,10 @@ import (
 // inMachine marks a process that has a network of its own, as if it was a machine.
 const inMachine = "TENEMENT_TEST_MACHINE"
 
+// The main thread cannot end, and would stay in a tenant's namespace for ever: it is kept
+// for the main goroutine.
+func init() { runtime.LockOSThread() }
+
 // TestMain runs benchmarks in a machine; tests that need one get one each.
 func TestMain(m *testing.M) {
 	if os.Getenv(inMachine) == "" && slices.ContainsFunc(os.Args, func(arg string) bool {
@@ -102,7 +106,7 @@ func open(t testing.TB, name string, ready int) *Pool {
 
 func take(t testing.TB, p *Pool, egress tenement.Egress) *Namespace {
 	t.Helper()
-	n, err := p.Take(context.Background(), egress)
+	n, err := p.Take(t.Context(), egress)
 	if err != nil {
 		t.Fatalf("%v (hint: %s)", err, tenement.HintOf(err))
 	}
@@ -121,12 +125,12 @@ func within(t testing.TB, n *Namespace, f func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
+		var err error
+		defer func() { done <- err }() // also when f ends the test
 		runtime.LockOSThread()
-		if err := n.Enter(); err != nil {
-			done <- err
-			return
+		if err = n.Enter(); err == nil {
+			err = f()
 		}
-		done <- f()
 	}()
 	must(t, <-done)
 }
@@ -243,6 +247,7 @@ func neighbour(t testing.TB, p *Pool, name, machine, its string) *Namespace {
 	}
 	must(t, up(name, machine))
 	within(t, n, func() error { return up("net0", its) })
+	must(t, activate(name))
 	return n
 }
 

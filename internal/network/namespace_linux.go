@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -48,28 +49,21 @@ func (n *Namespace) Enter() error { return setns(n.file) }
 // wraps [net.ErrClosed].
 func (n *Namespace) Dial(ctx context.Context, port int) (net.Conn, error) {
 	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
-	type result struct {
-		conn *net.TCPConn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() { // a goroutine of its own, whose thread can be given up
-		conn, err := n.dial(ctx, to)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	if r.err == nil {
-		return r.conn, nil
+	conn, err := n.dial(ctx, to)
+	if err == nil {
+		return conn, nil
 	}
 	var failure *net.OpError
-	if !errors.As(r.err, &failure) {
-		failure = &net.OpError{Op: "dial", Net: "tcp4", Addr: net.TCPAddrFromAddrPort(to), Err: r.err}
+	if !errors.As(err, &failure) {
+		failure = &net.OpError{Op: "dial", Net: "tcp4", Addr: net.TCPAddrFromAddrPort(to), Err: err}
 	}
 	return nil, failure
 }
 
-// dial lends its thread to the namespace until the socket exists: where a socket is
-// made is where it belongs for ever, and the thread is home again before it connects.
+// dial lends the caller's thread to the namespace until the socket exists: where a
+// socket is made is where it belongs for ever, and the thread is home again before it
+// connects. That it is in a goroutine of its own, which could end with its thread, would
+// make every connection slower, for a failure that nobody has seen.
 func (n *Namespace) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -80,28 +74,29 @@ func (n *Namespace) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 		return nil, err
 	}
 	away := true
-	home := func() error {
-		if err := setns(n.pool.home); err != nil {
-			return err // still locked
+	home := func() {
+		if err := setns(n.pool.home); err != nil { // to go on would be to mistake tenants for one another
+			panic(fmt.Sprintf("a thread cannot leave a tenant's network namespace: %v", err))
 		}
 		away = false
 		runtime.UnlockOSThread()
-		return nil
 	}
+	defer func() {
+		if away { // no socket was made
+			home()
+		}
+	}()
 	d := net.Dialer{
 		KeepAlive: -1, // both ends are on this machine
 		ControlContext: func(context.Context, string, string, syscall.RawConn) error {
 			if !away { // net tries again what connected to itself: that socket would be the machine's
 				return unix.EADDRNOTAVAIL
 			}
-			return home()
+			home()
+			return nil
 		},
 	}
-	conn, err := d.DialTCP(ctx, "tcp4", netip.AddrPort{}, to)
-	if away {
-		err = errors.Join(err, home())
-	}
-	return conn, err
+	return d.DialTCP(ctx, "tcp4", netip.AddrPort{}, to)
 }
 
 // Detach leaves the namespace to a daemon that adopts it. What is left of n is Dial,
@@ -122,7 +117,7 @@ func (n *Namespace) giveUp() error {
 	if n.slot == 0 || n.detached.Load() {
 		return err
 	}
-	err = errors.Join(err, n.pool.removeLink(n.link))
+	err = errors.Join(err, removeLink(n.link))
 	n.pool.free(n.slot)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"tenement"
@@ -75,8 +76,16 @@ func unavailable(op string, err error, missing string) error {
 	}
 }
 
-// Run keeps namespaces ready until ctx ends, and then closes those that are.
+// Run keeps namespaces ready, and the rules in force, until ctx ends; then it closes the
+// namespaces that are ready. An error says that the rules cannot be watched.
 func (p *Pool) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.rules.watch(ctx, p.options.Log) })
+	group.Go(func() error { return p.keepReady(ctx) })
+	return group.Wait()
+}
+
+func (p *Pool) keepReady(ctx context.Context) error {
 	for {
 		for egress, ready := range p.ready {
 			p.fill(ctx, egress, ready)
@@ -253,7 +262,7 @@ func (p *Pool) Sweep() error {
 		if !p.claim(slot) {
 			continue
 		}
-		err = errors.Join(err, p.removeLink(link.Attrs().Index))
+		err = errors.Join(err, removeLink(link.Attrs().Index))
 		p.free(slot)
 	}
 	return err

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"tenement"
@@ -99,7 +100,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 
 // run keeps namespaces ready until the test ends, or until the func it gives is called.
 func run(t testing.TB, p *Pool) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
@@ -152,6 +153,31 @@ func TestRunKeepsSomeReady(t *testing.T) {
 	expectNothingLeft(t)
 }
 
+// TestTakenIsConnected sends at once to each that is made: a first packet that is lost is
+// repeated only after a second.
+func TestTakenIsConnected(t *testing.T) {
+	if !ownMachine(t) {
+		return
+	}
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	must(t, netlink.AddrAdd(lo, &netlink.Addr{IPNet: single(net.ParseIP(machineAddress).To4())}))
+	p := open(t, "ten", 0)
+	p.rules.installed = true // so they are not, which let nobody in
+	d := net.Dialer{Timeout: patience}
+	var all []*Namespace
+	for range 20 {
+		n := take(t, p, tenement.EgressAllow)
+		_, err := d.Dial("tcp4", addressOf(p, n)+":80")
+		expectErrno(t, err, unix.ECONNREFUSED)
+		all = append(all, n)
+	}
+	for _, n := range all {
+		must(t, n.Close())
+	}
+	must(t, p.Close())
+}
+
 // TestTheNextDaemonAdopts lives through an end of the daemon with two tenants, of which
 // the next one knows one.
 func TestTheNextDaemonAdopts(t *testing.T) {
@@ -159,8 +185,7 @@ func TestTheNextDaemonAdopts(t *testing.T) {
 		return
 	}
 	first := open(t, "ten", 0)
-	outside := world(t, first)
-	_ = outside
+	world(t, first)
 	var tenants []*Namespace
 	var pidfds []int
 	for i, egress := range []tenement.Egress{tenement.EgressAllow, tenement.EgressDeny, tenement.EgressAllow} {
@@ -207,6 +232,55 @@ func TestTheNextDaemonAdopts(t *testing.T) {
 	must(t, next.Close())
 	if left := strings.Join(remains(t), " "); strings.Contains(left, "interface") || strings.Contains(left, "table") {
 		t.Errorf("left: %s", left)
+	}
+}
+
+func TestCloseLeavesTenantsUnderTheirRules(t *testing.T) {
+	if !ownMachine(t) {
+		return
+	}
+	p := open(t, "ten", 0)
+	n := take(t, p, tenement.EgressAllow)
+	must(t, p.Close())
+	if left := strings.Join(remains(t), " "); !strings.Contains(left, "table tenement_ten") || forwarding(t) != "1" {
+		t.Errorf("left: %s", left)
+	}
+	next := open(t, "ten", 0)
+	must(t, next.Sweep())
+	must(t, n.Close())
+	must(t, next.Close())
+	expectNothingLeft(t)
+}
+
+// TestDialNeverEndsUpOnTheMachine has a tenant's connection meet itself, as it may when the
+// port is one for outgoing connections: package net then makes another socket.
+func TestDialNeverEndsUpOnTheMachine(t *testing.T) {
+	if !ownMachine(t) {
+		return
+	}
+	p := open(t, "ten", 0)
+	greet(t, "127.0.0.1:8000", "machine")
+	n := take(t, p, tenement.EgressDeny)
+	within(t, n, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("8000 8000"), 0)
+	})
+	if conn, err := n.Dial(t.Context(), 8000); err == nil {
+		t.Errorf("connected to %q", answer(conn))
+	}
+	must(t, n.Close())
+	must(t, p.Close())
+}
+
+func TestHintOfARefusal(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		want string
+	}{{unix.EPERM, "CAP_NET_ADMIN"}, {unix.ENOENT, "modprobe"}} {
+		hint := tenement.HintOf(noNftables(test.err))
+		if !strings.Contains(hint, test.want) || !strings.Contains(hint, `egress = "deny"`) {
+			t.Errorf("%v: hint %q", test.err, hint)
+		}
 	}
 }
 
@@ -290,6 +364,10 @@ func TestSlotsOfOthers(t *testing.T) {
 	}
 	if _, err := p.Take(t.Context(), tenement.EgressAllow); tenement.CodeOf(err) != tenement.CodeFull {
 		t.Errorf("a seventh of six: %v", err)
+	}
+	must(t, p.Sweep()) // has nothing to remove
+	if left := strings.Count(strings.Join(remains(t), " "), "interface"); left != 6 {
+		t.Errorf("%d interfaces of six are left", left)
 	}
 	must(t, taken[1].Close()) // the other daemon's
 	n := take(t, p, tenement.EgressAllow)

@@ -2,8 +2,10 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +70,15 @@ func TestWhatATenantReaches(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a datagram from the machine", func(t *testing.T) {
+		t.Parallel()
+		conn, err := net.Dial("udp4", addressOf(p, bob)+":9")
+		must(t, err)
+		defer conn.Close()
+		if _, err := conn.Write([]byte("x")); !errors.Is(err, unix.EPERM) {
+			t.Errorf("it was sent: %v", err)
+		}
+	})
 	t.Run("IPv6", func(t *testing.T) {
 		t.Parallel()
 		within(t, alice, func() error { noIPv6(t, tenantEnd); return nil })
@@ -89,8 +100,9 @@ func mapPorts(t *testing.T) {
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
 	}, port(unix.IPPROTO_TCP, 8080))
 	b.rule(chain, match{
-		&expr.Immediate{Register: 1, Data: []byte{0, 80}},
-		&expr.Redir{RegisterProtoMin: 1},
+		&expr.Immediate{Register: 1, Data: net.ParseIP(machineAddress).To4()},
+		&expr.Immediate{Register: 2, Data: []byte{0, 80}},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
 	}, port(unix.IPPROTO_TCP, 81))
 	must(t, conn.Flush())
 }
@@ -107,6 +119,136 @@ func noIPv6(t *testing.T, name string) {
 	}
 }
 
+// TestNoIPv6 has somebody switch IPv6 on again, on all the way to AWS's metadata.
+func TestNoIPv6(t *testing.T) {
+	if !ownMachine(t) {
+		return
+	}
+	p := open(t, "ten", 0)
+	defer p.Close()
+	outside := world(t, p)
+	n := take(t, p, tenement.EgressAllow)
+	defer n.Close()
+	setUp := func(name, address, to, via string) error {
+		for _, setting := range []string{name + "/disable_ipv6=0", "all/forwarding=1"} {
+			file, value, _ := strings.Cut(setting, "=")
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+file, []byte(value), 0); err != nil {
+				return err
+			}
+		}
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		net64 := &net.IPNet{IP: net.ParseIP(address), Mask: net.CIDRMask(64, 128)}
+		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: net64, Flags: unix.IFA_F_NODAD}); err != nil || to == "" {
+			return err
+		}
+		_, target, err := net.ParseCIDR(to)
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{Dst: target, Gw: net.ParseIP(via)})
+	}
+	must(t, setUp(p.options.hostEnd(n.slot), "fd00:1::1", "", ""))
+	must(t, setUp("out0", "fd00:2::1", "fd00:ec2::/64", "fd00:2::2"))
+	within(t, outside, func() error {
+		if err := setUp("lo", "fd00:ec2::254", "", ""); err != nil {
+			return err
+		}
+		l, err := net.Listen("tcp6", ":80")
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close() })
+		return setUp("net0", "fd00:2::2", "fd00:1::/64", "fd00:2::1")
+	})
+	connects := func() (err error) {
+		within(t, n, func() error {
+			d := net.Dialer{Timeout: patience}
+			var conn net.Conn
+			if conn, err = d.Dial("tcp6", "[fd00:ec2::254]:80"); err == nil {
+				conn.Close()
+			}
+			return nil
+		})
+		return err
+	}
+	within(t, n, func() error { return setUp(tenantEnd, "fd00:1::2", "fd00:ec2::/64", "fd00:1::1") })
+	must(t, p.rules.remove())
+	eventually(t, "without the rules it connects", func() bool { return connects() == nil })
+	must(t, p.rules.install())
+	if connects() == nil {
+		t.Error("a tenant reaches the metadata by IPv6")
+	}
+}
+
+// TestTheWayIsNarrow: a tenant is told when its packets are too large for the way out.
+func TestTheWayIsNarrow(t *testing.T) {
+	if !ownMachine(t) {
+		return
+	}
+	p := open(t, "ten", 0)
+	defer p.Close()
+	world(t, p)
+	link, err := netlink.LinkByName("out0")
+	must(t, err)
+	must(t, netlink.LinkSetMTU(link, 1280))
+	n := take(t, p, tenement.EgressAllow)
+	defer n.Close()
+	within(t, n, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		must(t, unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
+		must(t, unix.Connect(fd, &unix.SockaddrInet4{Port: 9, Addr: [4]byte(mustParse(outsideAddress).AsSlice())}))
+		eventually(t, "the tenant knows the way's MTU", func() bool {
+			_, _ = unix.Write(fd, make([]byte, 1400)) // told by an error, once it is known
+			mtu, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU)
+			return err == nil && mtu == 1280
+		})
+		return nil
+	})
+}
+
+// TestRulesComeBack flushes them as `nft flush ruleset` does.
+func TestRulesComeBack(t *testing.T) {
+	if !ownMachine(t) {
+		return
+	}
+	p := open(t, "ten", 0)
+	stop := run(t, p)
+	world(t, p)
+	n := take(t, p, tenement.EgressAllow)
+	greet(t, machineAddress+":80", "machine")
+	subscribed := regexp.MustCompile(fmt.Sprintf(`(?m)^\S+ +%d +\d+ +%08x `, unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1)))
+	eventually(t, "the pool hears of changes", func() bool {
+		text, err := os.ReadFile("/proc/net/netlink")
+		must(t, err)
+		return subscribed.Match(text)
+	})
+	var conn nftables.Conn
+	conn.FlushRuleset()
+	must(t, conn.Flush())
+	eventually(t, "the rules come back", func() bool {
+		return strings.Contains(strings.Join(remains(t), " "), "table tenement_ten")
+	})
+	if got := askFrom(t, n, machineAddress+":80"); got != "" {
+		t.Errorf("the tenant reaches %q", got)
+	}
+	if got := askFrom(t, n, outsideAddress+":80"); got != "outside "+machineAddress {
+		t.Errorf("the outside: %q", got)
+	}
+	must(t, n.Close())
+	stop()
+	must(t, p.Close())
+	if forwarding(t) != "0" {
+		t.Error("that the machine was no router is forgotten")
+	}
+}
+
 func TestTheCloudsNameserver(t *testing.T) {
 	if !ownMachine(t) {
 		return
@@ -120,7 +262,7 @@ func TestTheCloudsNameserver(t *testing.T) {
 	if got := askFrom(t, n, "169.254.169.254:53"); got != "" {
 		t.Errorf("a nameserver that is not the machine's: %q", got)
 	}
-	must(t, p.rules.replace(true, append(metadataServers(), mustParse("192.0.2.1"))))
+	must(t, p.rules.put(true, append(metadataServers(), mustParse("192.0.2.1"))))
 	for address, want := range map[string]string{
 		"169.254.169.254:53": "nameserver " + machineAddress,
 		"169.254.169.254:80": "",

@@ -24,8 +24,9 @@ type ruleset struct {
 	options *Options
 	links   *netlink.Handle
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards what follows
 	installed bool
+	guard     bool // as it was decided when they were installed
 }
 
 // tablePrefix begins the names of all daemons' tables.
@@ -50,17 +51,13 @@ func (r *ruleset) install() error {
 	if err != nil {
 		return err
 	}
-	servers, err := Nameservers()
-	if err != nil {
-		return &tenement.Error{Code: tenement.CodeUnavailable, Op: "read the nameservers", Err: err}
-	}
-	if err := r.replace(guard, servers); err != nil {
-		return noNftables(err)
+	if err := r.replace(guard); err != nil {
+		return err
 	}
 	if err := os.WriteFile(ipForward, []byte("1"), 0); err != nil {
 		return unavailable("switch on the forwarding of packets", err, "set net.ipv4.ip_forward = 1 in /etc/sysctl.d")
 	}
-	r.installed = true
+	r.installed, r.guard = true, guard
 	return nil
 }
 
@@ -133,16 +130,27 @@ func (r *ruleset) stopForwarding(conn *nftables.Conn, table *nftables.Table) err
 
 // replace makes the table anew. The kernel takes all of it or nothing, and no packet
 // meets anything in between.
-func (r *ruleset) replace(guard bool, servers []netip.Addr) error {
+func (r *ruleset) replace(guard bool) error {
+	servers, err := Nameservers()
+	if err != nil {
+		return &tenement.Error{Code: tenement.CodeUnavailable, Op: "read the nameservers", Err: err}
+	}
+	if err := r.put(guard, servers); err != nil {
+		return noNftables(err)
+	}
+	return nil
+}
+
+func (r *ruleset) put(guard bool, servers []netip.Addr) error {
 	var conn nftables.Conn
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tablePrefix + r.options.Name}
 	conn.AddTable(table) // what exists can be deleted
 	conn.DelTable(table)
 	conn.AddTable(table)
 	b := builder{conn: &conn, table: table}
-	r.arriving(b)
-	r.toMachine(b)
-	r.fromMachine(b)
+	arriving(b)
+	toMachine(b)
+	fromMachine(b)
 	r.forwarded(b, servers)
 	if guard {
 		chain := b.chain(guardChain, nftables.ChainHookForward, nftables.ChainPriorityRef(*nftables.ChainPriorityFilter+1), nftables.ChainTypeFilter)
@@ -150,17 +158,16 @@ func (r *ruleset) replace(guard bool, servers []netip.Addr) error {
 			in(expr.CmpOpNeq), out(expr.CmpOpNeq))
 	}
 	nat := b.chain("leaving", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, nftables.ChainTypeNAT)
-	b.rule(nat, match{&expr.Masq{}}, source(expr.CmpOpEq, r.options.Subnet), out(expr.CmpOpNeq))
+	b.rule(nat, match{&expr.Masq{}}, source(r.options.Subnet), out(expr.CmpOpNeq))
 	return conn.Flush()
 }
 
 // arriving judges packets as they come from a tenant, before anything (connection
 // tracking, the port mappings of other programs) has seen them.
-func (r *ruleset) arriving(b builder) {
+func arriving(b builder) {
 	chain := b.chain("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, nftables.ChainTypeFilter)
 	b.rule(chain, accept, in(expr.CmpOpNeq))
 	b.rule(chain, drop, family(expr.CmpOpNeq, unix.NFPROTO_IPV4))
-	b.rule(chain, drop, source(expr.CmpOpNeq, r.options.Subnet))
 	b.rule(chain, drop, match{ // its source's way back is another interface: it is forged
 		&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
@@ -172,18 +179,17 @@ func (r *ruleset) arriving(b builder) {
 }
 
 // toMachine keeps tenants from what another program redirects to this machine.
-func (r *ruleset) toMachine(b builder) {
+func toMachine(b builder) {
 	chain := b.chain("to_machine", nftables.ChainHookInput, nftables.ChainPriorityFilter, nftables.ChainTypeFilter)
 	b.rule(chain, drop, in(expr.CmpOpEq))
 }
 
 // fromMachine keeps this machine's other programs, tenants without isolation among
 // them, from tenants. Answers are allowed: that a packet was too large, for one.
-func (r *ruleset) fromMachine(b builder) {
+func fromMachine(b builder) {
 	chain := b.chain("from_machine", nftables.ChainHookOutput, nftables.ChainPriorityFilter, nftables.ChainTypeFilter)
-	b.rule(chain, accept, out(expr.CmpOpNeq))
-	b.rule(chain, accept, answers())
-	b.rule(chain, drop)
+	b.rule(chain, accept, out(expr.CmpOpEq), answers())
+	b.rule(chain, drop, out(expr.CmpOpEq))
 }
 
 // metadata are the addresses at which clouds tell a machine its secrets, and those that
@@ -277,20 +283,15 @@ func answers() match {
 // Where the addresses are in an IPv4 header (RFC 791 §3.1), in bytes.
 const sourceOffset, destinationOffset = 12, 16
 
-func source(op expr.CmpOp, prefix netip.Prefix) match {
-	return address(sourceOffset, op, prefix)
-}
+func source(prefix netip.Prefix) match      { return address(sourceOffset, prefix) }
+func destination(prefix netip.Prefix) match { return address(destinationOffset, prefix) }
 
-func destination(prefix netip.Prefix) match {
-	return address(destinationOffset, expr.CmpOpEq, prefix)
-}
-
-func address(offset uint32, op expr.CmpOp, prefix netip.Prefix) match {
+func address(offset uint32, prefix netip.Prefix) match {
 	mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-prefix.Bits()))
 	return append(family(expr.CmpOpEq, unix.NFPROTO_IPV4),
 		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4, DestRegister: 1},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: 1, Data: prefix.Addr().AsSlice()},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: prefix.Addr().AsSlice()},
 	)
 }
 

@@ -96,7 +96,7 @@ func founding(t *testing.T) *daemon {
 		"tenement.toml": block(t, "README.md", "toml", "[service.api]"),
 		"app.py":        read(t, "../../examples/python/app.py"),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // tenants read it
 			t.Fatal(err)
 		}
 	}

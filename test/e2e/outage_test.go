@@ -232,7 +232,8 @@ func TestOrphansWithoutARecord(t *testing.T) {
 	}
 	config := filepath.Join(t.TempDir(), "tenement.toml")
 	text := fmt.Sprintf(`[service.notes]
-command = "sh -c 'sleep 1000 & echo $! >child; exec %s/bin/notes'"
+command = "sh -c 'sleep 1000 & echo $! >child; exec %[1]s/bin/notes'"
+readable = ["%[1]s/bin"]
 workdir = "{data_dir}/{id}"
 health = "/health"
 `, root)
