@@ -55,32 +55,32 @@ var attempts = slices.Concat(onFiles, onDaemon, onProcesses, onNetwork, onKernel
 var onFiles = []attempt{
 	{name: "read another tenant's file", try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
-			return w.do(mallory, "read", "path", data(id, secretFile)) == w.read(data(id, secretFile))
+			return w.do(mallory, "read", "path", w.data(id, secretFile)) == w.read(w.data(id, secretFile))
 		}))
 	}},
 	{name: "list another tenant's directory", try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
-			return strings.Contains(w.do(mallory, "list", "path", data(id, "")), secretFile)
+			return strings.Contains(w.do(mallory, "list", "path", w.data(id, "")), secretFile)
 		}))
 	}},
 	{name: "change another tenant's file", try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
-			w.do(mallory, "append", "path", data(id, secretFile), "text", "OWNED")
-			return strings.Contains(w.read(data(id, secretFile)), "OWNED")
+			w.do(mallory, "append", "path", w.data(id, secretFile), "text", "OWNED")
+			return strings.Contains(w.read(w.data(id, secretFile)), "OWNED")
 		}))
 	}},
 	{name: "read it by a symbolic link planted where the service's command points", try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
-			w.do(mallory, "symlink", "path", data(mallory, "state.db"), "target", data(id, secretFile))
+			w.do(mallory, "symlink", "path", w.data(mallory, "state.db"), "target", w.data(id, secretFile))
 			must(w.t, w.api.Restart(w.t.Context(), mallory))
-			secret := w.read(data(id, secretFile))
-			return w.do(mallory, "read", "path", data(mallory, "state.db")) == secret || w.do(mallory, "read", "path", data(id, secretFile)) == secret
+			secret := w.read(w.data(id, secretFile))
+			return w.do(mallory, "read", "path", w.data(mallory, "state.db")) == secret || w.do(mallory, "read", "path", w.data(id, secretFile)) == secret
 		}))
 	}},
 	{name: "read it by a hard link", try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
-			w.do(mallory, "hardlink", "path", data(mallory, "hard"), "target", data(id, secretFile))
-			return w.do(mallory, "read", "path", data(mallory, "hard")) == w.read(data(id, secretFile))
+			w.do(mallory, "hardlink", "path", w.data(mallory, "hard"), "target", w.data(id, secretFile))
+			return w.do(mallory, "read", "path", w.data(mallory, "hard")) == w.read(w.data(id, secretFile))
 		}))
 	}},
 }
@@ -90,12 +90,12 @@ var others = []tenement.InstanceID{alice, bob}
 
 var onDaemon = []attempt{
 	{name: "read the daemon's state", try: func(w *world) verdict {
-		return was(w.do(mallory, "read", "path", filepath.Join(dataDir, ".tenement", "secret")) == w.state ||
-			strings.Contains(w.do(mallory, "read", "path", filepath.Join(dataDir, ".tenement", "state.db")), "SQLite"))
+		return was(w.do(mallory, "read", "path", filepath.Join(w.dataDir, ".tenement", "secret")) == w.state ||
+			strings.Contains(w.do(mallory, "read", "path", filepath.Join(w.dataDir, ".tenement", "state.db")), "SQLite"))
 	}},
 	{name: "change the daemon's state", try: func(w *world) verdict {
-		w.do(mallory, "append", "path", filepath.Join(dataDir, ".tenement", "secret"), "text", "OWNED")
-		return was(strings.Contains(w.read(filepath.Join(dataDir, ".tenement", "secret")), "OWNED"))
+		w.do(mallory, "append", "path", filepath.Join(w.dataDir, ".tenement", "secret"), "text", "OWNED")
+		return was(strings.Contains(w.read(filepath.Join(w.dataDir, ".tenement", "secret")), "OWNED"))
 	}},
 	{name: "read the configuration and the secrets in it", try: func(w *world) verdict {
 		return was(strings.Contains(w.do(mallory, "read", "path", "/srv/etc/tenement.toml"), w.password))
@@ -118,7 +118,7 @@ var onDaemon = []attempt{
 		return was(eventually(func() bool { return strings.Contains(w.said.String(), "configuration reloaded") }))
 	}},
 	{name: "command the daemon by its socket", try: func(w *world) verdict {
-		got := w.do(mallory, "ask", "network", "unix", "address", filepath.Join(dataDir, ".tenement", "ten.sock"), "text", httpGet("/api/instances"))
+		got := w.do(mallory, "ask", "network", "unix", "address", filepath.Join(w.dataDir, ".tenement", "ten.sock"), "text", httpGet("/api/instances"))
 		return was(strings.Contains(got, bob.String()))
 	}},
 }
@@ -188,7 +188,7 @@ var onNetwork = []attempt{
 		return was(strings.Contains(w.do(mallory, "ask", "network", "tcp", "address", metadataAddress+":80"), hostSecret))
 	}},
 	{name: "squat a port or an abstract socket of the host", try: func(w *world) verdict {
-		const squatted = "@tenement-escape-squatted"
+		squatted := "@tenement-escape-squatted-" + string(w.level)
 		address := w.do(mallory, "listen", "network", "tcp", "address", "127.0.0.1:0")
 		w.do(mallory, "listen", "network", "unix", "address", squatted)
 		return was(strings.Contains(askOne("tcp", address, "")+askOne("unix", squatted, ""), greeting))
@@ -217,7 +217,7 @@ const hostSocket = "@tenement-escape-host"
 
 var onKernel = []attempt{
 	{name: "mount a file system", needs: unix.CAP_SYS_ADMIN, try: func(w *world) verdict {
-		at := data(mallory, "mounted")
+		at := w.data(mallory, "mounted")
 		w.do(mallory, "mount", "path", at)
 		mounts, err := os.ReadFile(proc(w.who(mallory).PID, "mountinfo"))
 		must(w.t, err)
@@ -237,24 +237,28 @@ var onKernel = []attempt{
 	}},
 	{name: "set the clock", needs: unix.CAP_SYS_TIME, try: func(w *world) verdict { return was(w.do(mallory, "clock") != "") }},
 	{name: "change a setting of the kernel", needs: unix.CAP_NET_ADMIN, try: func(w *world) verdict {
-		const setting = "/proc/sys/net/ipv4/ip_default_ttl" // of the tests' own network
-		was64, err := os.ReadFile(setting)
+		setting := map[tenement.Isolation]string{ // each its own, of the tests' own network
+			tenement.IsolationProcess: "ip_default_ttl", tenement.IsolationNamespace: "tcp_fin_timeout", tenement.IsolationSandbox: "tcp_retries2",
+		}[w.level]
+		setting = "/proc/sys/net/ipv4/" + setting
+		before, err := os.ReadFile(setting)
 		must(w.t, err)
-		w.do(mallory, "append", "path", setting, "text", "63")
+		w.do(mallory, "append", "path", setting, "text", "9")
 		now, err := os.ReadFile(setting)
-		must(w.t, errors.Join(err, os.WriteFile(setting, was64, 0)))
-		return was(string(now) != string(was64))
+		must(w.t, errors.Join(err, os.WriteFile(setting, before, 0)))
+		return was(string(now) != string(before))
 	}},
 	{name: "call bpf, io_uring, userfaultfd, perf_event_open, the keyrings and the like", try: func(w *world) verdict {
 		return was(w.do(mallory, "kernel") != "")
 	}},
 	{name: "share or leave memory, a message queue or a key for others", try: func(w *world) verdict {
 		secret := newSecret("left")
-		w.do(mallory, "leave", "text", secret)
-		defer removeLeft()
-		found := w.do(alice, "find") + w.do(bob, "find")
+		name := "tenement-escape-" + string(w.level)
+		w.do(mallory, "leave", "text", secret, "name", name)
+		defer removeLeft(name)
+		found := w.do(alice, "find", "name", name) + w.do(bob, "find", "name", name)
 		w.stop(mallory)
-		found += w.do(alice, "find")
+		found += w.do(alice, "find", "name", name)
 		w.wake(mallory)
 		return was(strings.Contains(found, secret))
 	}},
@@ -475,29 +479,29 @@ func (w *world) outlive(id tenement.InstanceID, args ...string) verdict {
 var onRemoval = []attempt{
 	{name: "have the daemon empty another's directory: links in what it empties", try: func(w *world) verdict {
 		w.wake(scratch)
-		w.do(scratch, "symlink", "path", data(scratch, "dir"), "target", data(bob, ""))
-		w.do(scratch, "symlink", "path", data(scratch, "file"), "target", data(bob, secretFile))
-		w.do(scratch, "hardlink", "path", data(scratch, "hard"), "target", data(bob, secretFile))
-		before := w.read(data(bob, secretFile))
+		w.do(scratch, "symlink", "path", w.data(scratch, "dir"), "target", w.data(bob, ""))
+		w.do(scratch, "symlink", "path", w.data(scratch, "file"), "target", w.data(bob, secretFile))
+		w.do(scratch, "hardlink", "path", w.data(scratch, "hard"), "target", w.data(bob, secretFile))
+		before := w.read(w.data(bob, secretFile))
 		w.stop(scratch)
-		if left, err := os.ReadDir(w.files(data(scratch, ""))); err != nil || len(left) > 0 {
+		if left, err := os.ReadDir(w.files(w.data(scratch, ""))); err != nil || len(left) > 0 {
 			w.t.Errorf("it was not emptied: %v, %v", left, err)
 		}
-		return was(w.read(data(bob, secretFile)) != before)
+		return was(w.read(w.data(bob, secretFile)) != before)
 	}},
 	{name: "have the daemon remove another's directory: a link in the place of its own", try: func(w *world) verdict {
 		w.wake(throwaway)
-		before := w.read(data(bob, secretFile))
-		w.do(throwaway, "usurp", "target", data(bob, ""))
+		before := w.read(w.data(bob, secretFile))
+		w.do(throwaway, "usurp", "target", w.data(bob, ""))
 		w.t.Logf("purge: %v", w.api.Delete(w.t.Context(), throwaway, true))
-		must(w.t, os.RemoveAll(w.files(data(throwaway, "")+".gone")))
-		return was(w.read(data(bob, secretFile)) != before)
+		must(w.t, os.RemoveAll(w.files(w.data(throwaway, "")+".gone")))
+		return was(w.read(w.data(bob, secretFile)) != before)
 	}},
-	{name: "make what the daemon cannot remove: a thousand directories, one in the other", try: func(w *world) verdict {
+	{name: "make what the daemon cannot remove: hundreds of directories, one in the other", try: func(w *world) verdict {
 		w.wake(throwaway)
-		w.do(throwaway, "nest", "path", data(throwaway, ""), "n", "1000")
+		w.do(throwaway, "nest", "path", w.data(throwaway, ""), "n", "300")
 		w.t.Logf("purge: %v", w.api.Delete(w.t.Context(), throwaway, true))
-		_, err := os.Lstat(w.files(data(throwaway, "")))
+		_, err := os.Lstat(w.files(w.data(throwaway, "")))
 		return was(!errors.Is(err, os.ErrNotExist))
 	}},
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -52,24 +51,26 @@ func TestEscape(t *testing.T) {
 	hostSecret = serveHost(t)
 	found := map[tenement.Isolation]map[string]verdict{}
 	for _, level := range levels {
-		t.Run(string(level), func(t *testing.T) {
-			requireLevel(t, level)
-			found[level] = tryAll(newWorld(t, level))
-			if level == tenement.IsolationProcess {
-				return
-			}
-			for name, v := range found[level] {
-				if v == succeeds {
-					t.Errorf("%s: a tenant can %s", level, name)
-				}
-			}
-		})
+		found[level] = map[string]verdict{}
+	}
+	t.Run("levels", func(t *testing.T) {
+		for _, level := range levels {
+			t.Run(string(level), func(t *testing.T) {
+				t.Parallel()
+				requireLevel(t, level)
+				tryAll(newWorld(t, level), found[level])
+			})
+		}
+	})
+	for name, v := range found[tenement.IsolationNamespace] {
+		if v == succeeds || found[tenement.IsolationSandbox][name] == succeeds {
+			t.Errorf("an isolated tenant can %s", name)
+		}
 	}
 	compare(t, found)
 }
 
-func tryAll(w *world) map[string]verdict {
-	found := map[string]verdict{}
+func tryAll(w *world, found map[string]verdict) {
 	for _, a := range attempts {
 		t := w.t
 		t.Run(strings.ReplaceAll(a.name, " ", "_"), func(t *testing.T) {
@@ -83,7 +84,6 @@ func tryAll(w *world) map[string]verdict {
 		})
 		w.t = t
 	}
-	return found
 }
 
 // may reports whether the test, and so its daemon, has a capability.
@@ -187,18 +187,6 @@ func parse(table string) map[string]map[tenement.Isolation]verdict {
 		known[strings.TrimSpace(cells[0])] = row
 	}
 	return known
-}
-
-// removeLeft takes away what a tenant of the machine itself has left.
-func removeLeft() {
-	_ = os.Remove(filepath.Join("/dev/shm", leftName)) // none of it need be there
-	if id, err := unix.SysvShmGet(ipcKey, 4096, 0); err == nil {
-		_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
-	}
-	unlinkQueue()
-	if id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", leftName, 0); err == nil {
-		_, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_KEYRING, 0, 0)
-	}
 }
 
 func queryEscape(text string) string { return url.QueryEscape(text) }

@@ -530,13 +530,13 @@ func takeMemory(q url.Values) (string, error) {
 }
 
 // ipcKey is that of a segment of System V shared memory nobody else uses.
-const ipcKey = 0x74656e65
+func ipcKey(name string) int { return 0x74656e00 + int(name[len(name)-1]) }
 
 // leaveBehind puts a text where processes share things without a file.
 func leaveBehind(q url.Values) (string, error) {
-	text := q.Get("text")
+	text, name := q.Get("text"), q.Get("name")
 	var all error
-	id, err := unix.SysvShmGet(ipcKey, 4096, unix.IPC_CREAT|0o666)
+	id, err := unix.SysvShmGet(ipcKey(name), 4096, unix.IPC_CREAT|0o666)
 	if err == nil {
 		var memory []byte
 		if memory, err = unix.SysvShmAttach(id, 0, 0); err == nil {
@@ -544,8 +544,8 @@ func leaveBehind(q url.Values) (string, error) {
 			err = unix.SysvShmDetach(memory)
 		}
 	}
-	all = errors.Join(all, err, appendTo("/dev/shm/"+leftName, text))
-	queue, err := openQueue(unix.O_CREAT | unix.O_RDWR)
+	all = errors.Join(all, err, appendTo("/dev/shm/"+name, text))
+	queue, err := openQueue(name, unix.O_CREAT|unix.O_RDWR)
 	if err == nil {
 		_, _, errno := unix.Syscall6(unix.SYS_MQ_TIMEDSEND, queue, uintptr(unsafe.Pointer(unsafe.StringData(text))), uintptr(len(text)), 0, 0, 0)
 		if err = unix.Close(int(queue)); errno != 0 {
@@ -553,18 +553,16 @@ func leaveBehind(q url.Values) (string, error) {
 		}
 	}
 	all = errors.Join(all, err)
-	_, err = unix.AddKey("user", leftName, []byte(text), unix.KEY_SPEC_USER_KEYRING)
+	_, err = unix.AddKey("user", name, []byte(text), unix.KEY_SPEC_USER_KEYRING)
 	return "", errors.Join(all, err)
 }
 
-const leftName = "tenement-escape"
-
-func openQueue(flags int) (uintptr, error) {
-	name, err := unix.BytePtrFromString(leftName)
+func openQueue(name string, flags int) (uintptr, error) {
+	text, err := unix.BytePtrFromString(name)
 	if err != nil {
 		return 0, err
 	}
-	queue, _, errno := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), uintptr(flags), 0o666, 0, 0, 0)
+	queue, _, errno := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(text)), uintptr(flags), 0o666, 0, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -572,31 +570,32 @@ func openQueue(flags int) (uintptr, error) {
 }
 
 // findLeft looks for what another process left.
-func findLeft(url.Values) (string, error) {
+func findLeft(q url.Values) (string, error) {
+	name := q.Get("name")
 	var found []string
 	add := func(where string, text []byte) {
 		if secret := secretPattern.Find(text); secret != nil {
 			found = append(found, where+"="+string(secret))
 		}
 	}
-	if id, err := unix.SysvShmGet(ipcKey, 4096, 0); err == nil {
+	if id, err := unix.SysvShmGet(ipcKey(name), 4096, 0); err == nil {
 		if memory, err := unix.SysvShmAttach(id, 0, unix.SHM_RDONLY); err == nil {
 			add("shm", memory)
 			_ = unix.SysvShmDetach(memory)
 		}
 	}
-	if text, err := os.ReadFile("/dev/shm/" + leftName); err == nil {
+	if text, err := os.ReadFile("/dev/shm/" + name); err == nil {
 		add("devshm", text)
 	}
 	buf := make([]byte, 64<<10)
-	if queue, err := openQueue(unix.O_RDONLY | unix.O_NONBLOCK); err == nil {
+	if queue, err := openQueue(name, unix.O_RDONLY|unix.O_NONBLOCK); err == nil {
 		n, _, errno := unix.Syscall6(unix.SYS_MQ_TIMEDRECEIVE, queue, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
 		if errno == 0 {
 			add("queue", buf[:n])
 		}
 		_ = unix.Close(int(queue))
 	}
-	if id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", leftName, 0); err == nil {
+	if id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", name, 0); err == nil {
 		if n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, id, buf, 0); err == nil {
 			add("key", buf[:n])
 		}
@@ -625,7 +624,7 @@ func callKernel(url.Values) (string, error) {
 	} {
 		_, _, errno := unix.Syscall6(call[0], call[1], call[2], 0, 0, 0, 0)
 		switch errno {
-		case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EAFNOSUPPORT, unix.ESOCKTNOSUPPORT:
+		case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENODEV, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.ESOCKTNOSUPPORT:
 		default:
 			let = append(let, name+": "+errno.Error())
 		}
@@ -650,8 +649,16 @@ func useTerminal(q url.Values) (string, error) {
 	return "", err
 }
 
-func unlinkQueue() {
-	if name, err := unix.BytePtrFromString(leftName); err == nil {
-		_, _, _ = unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(name)), 0, 0)
+// removeLeft takes away what a tenant of the machine itself has left.
+func removeLeft(name string) {
+	_ = os.Remove(filepath.Join("/dev/shm", name)) // none of it need be there
+	if id, err := unix.SysvShmGet(ipcKey(name), 4096, 0); err == nil {
+		_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	}
+	if text, err := unix.BytePtrFromString(name); err == nil {
+		_, _, _ = unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(text)), 0, 0)
+	}
+	if id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", name, 0); err == nil {
+		_, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_KEYRING, 0, 0)
 	}
 }

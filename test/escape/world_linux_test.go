@@ -42,10 +42,6 @@ var (
 	throwaway = tenement.InstanceID{Service: "shop", Name: "throwaway"}  // hers, to be deleted
 )
 
-// dataDir is below no place that tenants have to themselves, as on a real machine. It is
-// on a file system that only the daemon's mount namespace has.
-const dataDir = "/srv/tenement"
-
 const configuration = `
 [settings]
 domain = "localhost"
@@ -104,6 +100,7 @@ memory_limit_mb = 64
 type world struct {
 	t        *testing.T
 	level    tenement.Isolation
+	dataDir  string // below no place that tenants have to themselves, as on a real machine
 	process  *os.Process
 	said     *transcript
 	base     string // http://127.0.0.1:PORT
@@ -139,17 +136,17 @@ func newWorld(t *testing.T, level tenement.Isolation) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, level: level, said: &transcript{},
+		t: t, level: level, dataDir: "/srv/" + string(level), said: &transcript{},
 		client:      &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second},
 		environment: newSecret("environment"), descriptor: newSecret("descriptor"), password: newSecret("password"), state: newSecret("state"),
 	}
 	w.launch(ten)
-	socket := w.files(dataDir, ".tenement", "ten.sock")
+	socket := w.files(w.dataDir, ".tenement", "ten.sock")
 	if w.api, err = api.NewClient(api.Target{Socket: socket}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.api.CloseIdleConnections)
-	must(t, os.WriteFile(w.files(dataDir, ".tenement", "secret"), []byte(w.state), 0o600))
+	must(t, os.WriteFile(w.files(w.dataDir, ".tenement", "secret"), []byte(w.state), 0o600))
 	for _, id := range []tenement.InstanceID{alice, bob, mallory} {
 		if _, err := w.api.Spawn(t.Context(), id, api.SpawnOptions{Wake: true}); err != nil {
 			t.Fatalf("%s: %v\n%s", id, err, tenement.HintOf(err))
@@ -164,8 +161,8 @@ func (w *world) files(path ...string) string {
 }
 
 // data is a path in an instance's data directory, as tenants name it.
-func data(id tenement.InstanceID, name string) string {
-	return filepath.Join(dataDir, id.Service, id.Name, name)
+func (w *world) data(id tenement.InstanceID, name string) string {
+	return filepath.Join(w.dataDir, id.Service, id.Name, name)
 }
 
 // launch starts the daemon as a careless operator might: from a terminal, with a
@@ -187,7 +184,7 @@ func (w *world) launch(ten string) {
 	theirs := w.openTerminal()
 	defer theirs.Close()
 	cmd := exec.Command("sh", "-c", `mount -t tmpfs escape /srv && mkdir /srv/etc && printf %s "$1" > /srv/etc/tenement.toml && exec "$2" serve --config /srv/etc/tenement.toml --data-dir "$3" --listen 127.0.0.1:0`,
-		"sh", text, ten, dataDir)
+		"sh", text, ten, w.dataDir)
 	cmd.Env = append(os.Environ(), "DAEMON_SECRET="+w.environment)
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = theirs, w.said, []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
