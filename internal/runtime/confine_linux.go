@@ -94,7 +94,7 @@ func landlock(writable []string, open []*os.File) error {
 	if errno != 0 {
 		return fmt.Errorf("make a Landlock ruleset: %w", errno)
 	}
-	defer unix.Close(int(ruleset))
+	defer closeAllFDs([]int{int(ruleset)})
 	err := errors.Join(allowBelow(ruleset, "/", mayRead&rights), allowBelow(ruleset, "/dev", mayUse&rights), allowBelow(ruleset, "/proc", mayUse&rights))
 	for _, path := range writable {
 		err = errors.Join(err, allowBelow(ruleset, path, rights))
@@ -116,7 +116,7 @@ func allowBelow(ruleset uintptr, path string, rights uint64) error {
 	if err != nil {
 		return &os.PathError{Op: "open for Landlock", Path: path, Err: err}
 	}
-	defer unix.Close(fd)
+	defer closeAllFDs([]int{fd})
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return err

@@ -111,11 +111,10 @@ func (h *handle) signalGroup(sig syscall.Signal) error {
 
 func (h *handle) send(sig syscall.Signal, flags int) error {
 	var err error
-	control := h.control(func(fd int) { err = unix.PidfdSendSignal(fd, sig, nil, flags) })
-	if errors.Is(control, os.ErrClosed) {
-		return syscall.ESRCH
+	if h.control(func(fd int) { err = unix.PidfdSendSignal(fd, sig, nil, flags) }) != nil {
+		return syscall.ESRCH // it is closed, which is the one reason
 	}
-	return errors.Join(control, err)
+	return err
 }
 
 func (h *handle) control(f func(fd int)) error {

@@ -106,6 +106,10 @@ func TestRestOfAGroupIsReachedAfterItsLeaderWasReaped(t *testing.T) {
 		t.Errorf("signal to the rest of the group: %v", err)
 	}
 	eventually(t, "end of the group", func() bool { return len(livingOf(t, ref.PID)) == 0 })
+	h.close()
+	if err := h.signal(syscall.SIGKILL); err != nil {
+		t.Errorf("signal after the handle was closed: %v", err)
+	}
 }
 
 func TestExitStatusIsKnownOnceSomebodyHasReaped(t *testing.T) {

@@ -191,7 +191,7 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 	if err != nil {
 		return err
 	}
-	defer closeTrees(trees)
+	defer closeAllFDs(trees)
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}

@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -31,7 +32,10 @@ func init() {
 	}
 }
 
-func openNamespace(dir string) (runtime.Runtime, func() error, error) {
+func openNamespace(dir string) (runtime.Runtime, func() error, error) { return openPrepared(dir, 0) }
+
+// openPrepared keeps some networks ready, as a daemon does.
+func openPrepared(dir string, ready int) (runtime.Runtime, func() error, error) {
 	name := fmt.Sprintf("%x", sha256.Sum256([]byte(dir)))
 	tree, err := cgroup.Open("tenement-test-" + name)
 	if err != nil {
@@ -41,7 +45,7 @@ func openNamespace(dir string) (runtime.Runtime, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	pool, err := network.Open(network.Options{Name: name[:8], Log: slog.New(slog.DiscardHandler)})
+	pool, err := network.Open(network.Options{Name: name[:8], Ready: ready, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -49,7 +53,13 @@ func openNamespace(dir string) (runtime.Runtime, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return rt, func() error { return errors.Join(rt.Close(), pool.Close(), tree.Close()) }, nil
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- pool.Run(ctx) }()
+	return rt, func() error {
+		cancel()
+		return errors.Join(<-ran, rt.Close(), pool.Close(), tree.Close())
+	}, nil
 }
 
 func TestNamespace(t *testing.T) {
@@ -293,5 +303,35 @@ func TestNamespaceRunsAProgramBesideTheData(t *testing.T) {
 	s.Service.Readable = []string{filepath.Join(j.dataDir, "notes")}
 	if got := j.run(s); got != "api\napp\nnotes\nread\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestNamespaceShowsWhatIsThereNow: a deployment that puts another directory in the place
+// of the one before is seen by the next process.
+func TestNamespaceShowsWhatIsThereNow(t *testing.T) {
+	t.Parallel()
+	j := newJail(t)
+	release := filepath.Join(t.TempDir(), "release")
+	if err := os.Chmod(filepath.Dir(release), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		next := fmt.Sprint(release, n)
+		if err := errors.Join(os.Mkdir(next, 0o755), os.WriteFile(filepath.Join(next, "version"), fmt.Appendln(nil, n), 0o644)); err != nil { //nolint:gosec // tenants read it
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.RemoveAll(release), os.Rename(next, release)); err != nil {
+			t.Fatal(err)
+		}
+		s := j.spec("alice", "cat "+release+"/version")
+		s.Service.Readable = []string{release}
+		if got, want := j.run(s), fmt.Sprintln(n); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	s := j.spec("alice", "")
+	s.Service.Readable = []string{release + "-missing"}
+	if _, err := j.rt.Start(t.Context(), s); tenement.CodeOf(err) != tenement.CodeUnavailable || tenement.HintOf(err) == "" {
+		t.Errorf("error %v", err)
 	}
 }

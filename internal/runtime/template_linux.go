@@ -101,7 +101,7 @@ func (b *builder) build(v view, serviceDir string, hidden []string) error {
 	if err != nil {
 		return err
 	}
-	defer closeTrees(trees)
+	defer closeAllFDs(trees)
 	if err := b.mountRoots(); err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func openTrees(binds []bind) (trees []int, err error) {
 	for _, b := range binds {
 		tree, err := openSource(b)
 		if err != nil {
-			closeTrees(trees)
+			closeAllFDs(trees)
 			return nil, err
 		}
 		trees = append(trees, tree)
@@ -181,9 +181,9 @@ func openTrees(binds []bind) (trees []int, err error) {
 	return trees, nil
 }
 
-func closeTrees(trees []int) {
-	for _, tree := range trees {
-		_ = unix.Close(tree)
+func closeAllFDs(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd) // of what nobody writes to
 	}
 }
 
@@ -243,14 +243,14 @@ func attachAt(tree int, root, path string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
-	defer unix.Close(dir)
+	defer closeAllFDs([]int{dir})
 	place, err := unix.Openat2(dir, strings.TrimPrefix(path, "/"), &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
 		return &os.PathError{Op: "open the place for", Path: path, Err: err}
 	}
-	defer unix.Close(place)
+	defer closeAllFDs([]int{place})
 	if err := unix.MoveMount(tree, "", place, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return &os.PathError{Op: "move_mount", Path: path, Err: err}
 	}
@@ -329,7 +329,7 @@ func (b *builder) cover(path, source string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(tree)
+	defer closeAllFDs([]int{tree})
 	return attachAt(tree, b.root, path)
 }
 

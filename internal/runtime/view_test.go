@@ -1,93 +1,98 @@
 package runtime
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"tenement"
 )
 
-// TestALinkOfATenantShowsNothing: arguments often name a file of the data directory, and
-// its tenant may have made it a link to anything.
-func TestALinkOfATenantShowsNothing(t *testing.T) {
+func TestViewLeavesOutWhatIsShownAlready(t *testing.T) {
 	t.Parallel()
-	top, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+	v := view{
+		links:   map[string]string{"/bin": "usr/bin"},
+		covered: "/srv/app/data",
+		binds: []bind{
+			{path: "/usr", source: "/usr"},
+			{path: "/srv/app", source: "/srv/app"},
+			{path: "/srv/app/main.py", source: "/srv/app/main.py"},       // in it
+			{path: "/srv/app/lib", source: "/opt/lib"},                   // a link in it, whose target is
+			{path: "/opt/lib", source: "/opt/lib"},                       // shown
+			{path: "/srv/app/up", source: "/srv/app/up", writable: true}, // in it, but to be changed
+			{path: "/srv/app/data/tool", source: "/srv/app/data/tool"},   // below what is covered
+			{path: "/bin/sh", source: "/usr/bin/dash"},                   // behind a link
+			{path: "/srv/application", source: "/srv/application"},       // not in /srv/app
+			{path: "/var/cache", source: "/var/cache", writable: true},   // twice: the stronger holds
+			{path: "/var/cache", source: "/var/cache"},
+			{path: "/current", source: "/releases/7"}, // a link at the top has a place of its own
+			{path: "/releases/7", source: "/releases/7"},
+			{path: "/tmp/app", source: "/tmp/app"}, // where each process has a place of its own
+		},
 	}
-	for _, dir := range []string{"data/api/alice", "data/web/bob", "shared", "etc"} {
-		if err := os.MkdirAll(filepath.Join(top, dir), 0o700); err != nil {
-			t.Fatal(err)
+	v.simplify()
+	var shown, late []string
+	for _, b := range v.binds {
+		path := b.path
+		if b.writable {
+			path += " writable"
 		}
+		shown = append(shown, path)
 	}
-	secret, own, shared := filepath.Join(top, "data/web/bob"), filepath.Join(top, "data/api/alice"), filepath.Join(top, "shared")
-	err = errors.Join(
-		os.WriteFile(filepath.Join(secret, "db"), nil, 0o755),
-		os.Symlink(filepath.Join(secret, "db"), filepath.Join(own, "db")),
-		os.Symlink(secret, filepath.Join(own, "dir")),
-		os.Symlink(secret, filepath.Join(shared, "dir")),
-		os.Symlink(filepath.Join(own, "db"), filepath.Join(top, "etc/by-the-operator")),
-	)
-	if err != nil {
+	for _, b := range v.late {
+		late = append(late, b.path)
+	}
+	want := []string{
+		"/current", "/opt/lib", "/releases/7", "/srv/app", "/srv/app/data/tool", "/srv/app/up writable", "/srv/application", "/usr", "/var/cache writable",
+	}
+	if diff := cmp.Diff(want, shown); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"/tmp/app"}, late); diff != "" {
+		t.Errorf("late (-want +got)\n%s", diff)
+	}
+}
+
+func TestOwnPaths(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	venv := filepath.Join(dir, "venv")
+	if err := os.MkdirAll(filepath.Join(venv, "bin"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := Spec{
-		Instance: tenement.InstanceID{Service: "api", Name: "alice"}, DataDir: own,
-		Service: &tenement.Service{Name: "api", DataDir: filepath.Dir(own), Egress: tenement.EgressDeny, Writable: []string{shared}},
+	if err := os.WriteFile(filepath.Join(venv, "pyvenv.cfg"), nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	for _, path := range []string{own + "/db", own + "/dir/db", shared + "/dir/db", top + "/etc/by-the-operator"} {
-		for what, c := range map[string]command{
-			"argument": {path: "/bin/sh", args: []string{"sh", path}, dir: own},
-			"program":  {path: path, args: []string{path}, dir: own},
-			"workdir":  {path: "/bin/sh", args: []string{"sh"}, dir: path},
-		} {
-			v, err := newView(s.Service, ownPaths(s, c))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, b := range slices.Concat(v.binds, v.late) {
-				if within(secret, b.source) {
-					t.Errorf("%s %s shows %s at %s", what, path, b.source, b.path)
-				}
-			}
+	python := filepath.Join(venv, "bin", "python")
+	if err := os.Symlink("/usr/bin/true", python); err != nil {
+		t.Fatal(err)
+	}
+	s := Spec{DataDir: "/data/api/alice", Service: &tenement.Service{DataDir: "/data/api"}}
+	for name, c := range map[string]struct {
+		command command
+		want    []string
+	}{
+		"a program":             {command{path: "/opt/app", args: []string{"app"}, dir: "/data/api/alice"}, []string{"/opt/app"}},
+		"a working directory":   {command{path: "/opt/app", args: []string{"app"}, dir: "/srv/app"}, []string{"/srv/app", "/opt/app"}},
+		"a script":              {command{path: "/usr/bin/node", args: []string{"node", "--x", "rel.js", "/srv/app.js"}, dir: "/data/api/alice"}, []string{"/srv/app.js", "/usr/bin/node"}},
+		"all there is":          {command{path: "/opt/app", args: []string{"app", "/", "/data"}, dir: "/data/api/alice"}, []string{"/opt/app"}},
+		"others' data":          {command{path: "/opt/app", args: []string{"app", "/data/web", "/data/api/bob"}, dir: "/data/api/alice"}, []string{"/opt/app"}},
+		"a virtual environment": {command{path: python, args: []string{"python"}, dir: "/data/api/alice"}, []string{python, venv, "/usr/bin/true"}},
+	} {
+		if diff := cmp.Diff(c.want, ownPaths(s, c.command)); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", name, diff)
 		}
 	}
 }
 
-func TestTheRootIsNotShownAsAWorkingDirectory(t *testing.T) {
+func TestProgramsAreLookedForWhereTheyAreSeen(t *testing.T) {
 	t.Parallel()
-	s := Spec{DataDir: "/var/lib/tenement/api/alice", Service: &tenement.Service{DataDir: "/var/lib/tenement/api"}}
-	for _, dir := range []string{"/", "/var", "/var/lib/tenement"} {
-		if got := ownPaths(s, command{path: s.DataDir + "/app", args: []string{"app"}, dir: dir}); len(got) > 0 {
-			t.Errorf("working directory %s: %v", dir, got)
-		}
-	}
-}
-
-func TestResolve(t *testing.T) {
-	t.Parallel()
-	top, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = errors.Join(
-		os.MkdirAll(filepath.Join(top, "a/b"), 0o700),
-		os.Symlink("b/../b", filepath.Join(top, "a/relative")),
-		os.Symlink(filepath.Join(top, "a/relative"), filepath.Join(top, "absolute")),
-		os.Symlink("loop", filepath.Join(top, "loop")),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := resolve(filepath.Join(top, "absolute")+"/", nil); err != nil || got != filepath.Join(top, "a/b") {
-		t.Errorf("%s, %v", got, err)
-	}
-	for _, path := range []string{"loop", "missing", "a/missing/x"} {
-		if got, err := resolve(filepath.Join(top, path), nil); err == nil {
-			t.Errorf("%s: %s", path, got)
-		}
+	service := &tenement.Service{Readable: []string{"/opt/tools"}}
+	got := visibleFirst([]string{"/root/.shims", "/usr/local/bin", "/opt/tools/bin", "/home/me/bin", "/bin"}, service)
+	want := []string{"/usr/local/bin", "/opt/tools/bin", "/bin", "/root/.shims", "/home/me/bin"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

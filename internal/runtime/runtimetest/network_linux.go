@@ -62,7 +62,7 @@ func raiseLoopback() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(socket)
+	defer func() { _ = unix.Close(socket) }() // nothing was sent
 	request, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
