@@ -62,7 +62,8 @@ var checks = append([]check{
 	{"daemon", checkDaemon},
 	{"commands", checkCommands},
 	{"host names", checkHostNames},
-	{"open files", checkOpenFiles},
+	{"storage quotas", checkStorageQuotas},
+	{"density", checkDensity},
 }, platformChecks...)
 
 func (a *app) doctorCommand() *cobra.Command {

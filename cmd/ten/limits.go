@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,24 +25,52 @@ const (
 // anyway; a limit below it is worth a warning.
 const fewInstances = 1000
 
-// allows is the finding about a limit that leaves room for n awake instances.
-func allows(n uint64, limit, hint string) []finding {
-	detail := fmt.Sprintf("%s: room for about %d awake instances", limit, n)
-	if n < fewInstances {
-		return found(verdictWarn, detail, hint)
-	}
-	return found(verdictOK, detail, "")
+// bound is a limit of this machine that bounds how many instances can be awake.
+type bound struct {
+	name      string
+	instances uint64 // that there is room for
+	detail    string
+	hint      string
 }
 
-func checkOpenFiles(context.Context, *examination) []finding {
+// checkDensity lists what bounds the number of awake instances, the tightest first.
+func checkDensity(context.Context, *examination) []finding {
+	files, err := boundByFiles()
+	if err != nil {
+		return failed(err)
+	}
+	bounds, err := platformBounds()
+	var findings []finding
+	if err != nil {
+		findings = failed(err)
+	}
+	bounds = append(bounds, files)
+	slices.SortStableFunc(bounds, func(a, b bound) int { return cmp.Compare(a.instances, b.instances) })
+	for _, b := range bounds {
+		findings = append(findings, b.finding())
+	}
+	return findings
+}
+
+func (b bound) finding() finding {
+	f := finding{Check: b.name, Verdict: verdictOK, Detail: fmt.Sprintf("%s: room for about %d awake instances", b.detail, b.instances)}
+	if b.instances < fewInstances {
+		f.Verdict, f.Hint = verdictWarn, b.hint
+	}
+	return f
+}
+
+func boundByFiles() (bound, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return failed(err)
+		return bound{}, err
 	}
 	// Go raises the soft limit to the hard one when a program starts.
 	room := max(uint64(limit.Max), filesOfDaemon) - filesOfDaemon
-	return allows(room/filesPerInstance, fmt.Sprintf("at most %d (soft limit %d)", limit.Max, limit.Cur),
-		"raise the hard limit: ulimit -Hn, or LimitNOFILE= in the daemon's unit")
+	return bound{
+		"open files", room / filesPerInstance, fmt.Sprintf("at most %d (soft limit %d)", limit.Max, limit.Cur),
+		"raise the hard limit: ulimit -Hn, or LimitNOFILE= in the daemon's unit",
+	}, nil
 }
 
 // portRange reads the two ports of ip_local_port_range.

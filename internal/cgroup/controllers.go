@@ -50,6 +50,11 @@ func (t *Tree) Missing() map[string]error {
 	return missing
 }
 
+// MissingIn is [Tree.Missing] for a tree in parent, a cgroup that is for tenants alone.
+func MissingIn(parent string) map[string]error {
+	return (&Tree{parent: parent, given: true}).Missing()
+}
+
 // atRoot reports whether the tree is in the root of the hierarchy, which may hold
 // processes besides.
 func (t *Tree) atRoot() bool {
@@ -127,16 +132,15 @@ func (t *Tree) enable(controller string) error {
 	if err := t.canEnable(controller); err != nil {
 		return err
 	}
-	err := turnOn(t.parent, controller)
-	if errors.Is(err, syscall.EBUSY) {
-		if err = t.vacate(); err == nil {
-			err = turnOn(t.parent, controller)
+	if !t.atRoot() {
+		if err := t.vacate(); err != nil {
+			return err
 		}
 	}
-	if err == nil {
-		err = turnOn(t.dir, controller)
+	if err := turnOn(t.parent, controller); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := turnOn(t.dir, controller); err != nil {
 		return err
 	}
 	t.enabled[controller] = true
@@ -154,7 +158,9 @@ func turnOn(dir, controller string) error {
 	return nil
 }
 
-// vacate moves what is in the tree's parent into a leaf.
+// vacate moves what is in the tree's parent into a leaf. The kernel refuses to turn on
+// memory and io before that, but not cpu and pids: it would make a threaded domain of the
+// parent, in which the tree could have no controller (cgroup-v2.rst, "Threads").
 func (t *Tree) vacate() error {
 	leaf := daemonLeaf
 	if t.given {

@@ -23,6 +23,8 @@ const private fs.FileMode = 0o700
 type Root struct {
 	path string
 	root *os.Root
+
+	looking chan struct{} // holds one element while [Root.Storage] looks
 }
 
 // Open opens the directory path and makes it, with its parents, if it is missing.
@@ -40,7 +42,7 @@ func Open(path string) (*Root, error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	return &Root{path: path, root: root}, nil
+	return &Root{path: path, root: root, looking: make(chan struct{}, 1)}, nil
 }
 
 func openError(path string, err error) error {
@@ -158,6 +160,8 @@ func (r *Root) openInstance(id tenement.InstanceID) (*os.Root, error) {
 func (r *Root) fail(op string, id tenement.InstanceID, err error) error {
 	failure := &tenement.Error{Code: tenement.CodeInternal, Op: op + id.String(), Err: err}
 	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		failure.Code = tenement.CodeOf(err)
 	case errors.Is(err, errTooDeep):
 		failure.Code, failure.Hint = tenement.CodeConflict, "look at what the tenant has made in "+r.dir(id)
 	case errors.Is(err, errNotDirectory):

@@ -173,6 +173,9 @@ func TestMeasuredWithoutProjectQuotas(t *testing.T) {
 		}
 		dir, err := r.Make(t.Context(), alice, uid)
 		must(t, err)
+		if able, err := ProjectQuotas(dir); err != nil || able != r.enforces() {
+			t.Errorf("%v, %v", able, err)
+		}
 		if uid != 0 && r.enforces() {
 			t.Skip("the file system of temporary files has project quotas: this one is for those without")
 		}

@@ -74,7 +74,11 @@ func (q quotaFS) setLimit(id int, l Limit) error {
 // record is what the kernel counts for a project, and its limit.
 func (q quotaFS) record(id int) (Use, Limit, error) {
 	var r quotaRecord
-	if err := q.call(getQuota, id, unsafe.Pointer(&r)); err != nil {
+	err := q.call(getQuota, id, unsafe.Pointer(&r))
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ESRCH) { // XFS: nothing has counted for it yet
+		err = nil
+	}
+	if err != nil {
 		return Use{}, Limit{}, err
 	}
 	return Use{Bytes: tenement.Bytes(r.space), Files: int(r.files)},

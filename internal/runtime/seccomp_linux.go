@@ -87,11 +87,21 @@ type syscallRule struct {
 	from       int
 	verdict    bpfReturn
 	conditions []specs.LinuxSeccompArg // one of which must hold for the verdict, unless there is none
+	withheld   []uint32                // refused as a second argument, of which the kernel takes 32 bits
 }
 
 func (r syscallRule) same(other syscallRule) bool {
-	return r.verdict == other.verdict && len(r.conditions) == 0 && len(other.conditions) == 0
+	return r.verdict == other.verdict && r.plain() && other.plain()
 }
+
+func (r syscallRule) plain() bool { return len(r.conditions) == 0 && len(r.withheld) == 0 }
+
+// The requests of ioctl(2) by which the owner of a file takes it out of its project,
+// and so out of the storage quota (decision 18).
+const (
+	setAttributes = 0x401c5820 // FS_IOC_FSSETXATTR, linux/fs.h: the project of a file
+	setFlags      = 0x40086602 // FS_IOC_SETFLAGS: whether new files of a directory inherit its project
+)
 
 // syscallRules is the profile by number, without gaps. It refuses clone3(2), whose flags
 // no filter can see, for the sake of user namespaces; these the kernel refuses a tenant
@@ -131,6 +141,7 @@ func syscallRules(machine *arch.Info) ([]syscallRule, error) {
 		}
 	}
 	byNumber[machine.SyscallNames["clone3"]] = syscallRule{from: machine.SyscallNames["clone3"], verdict: allowed}
+	byNumber[machine.SyscallNames["ioctl"]].withheld = []uint32{setAttributes, setFlags}
 	return slices.CompactFunc(byNumber, syscallRule.same), nil
 }
 
@@ -159,10 +170,16 @@ func search(rules []syscallRule) []bpf.Instruction {
 }
 
 func (r syscallRule) instructions() []bpf.Instruction {
-	if len(r.conditions) == 0 {
-		return []bpf.Instruction{r.verdict.instruction()}
-	}
 	var list []bpf.Instruction
+	if len(r.withheld) > 0 {
+		list = append(list, bpf.LoadAbsolute{Off: argsAt + 8, Size: 4}) // the lower half of a little-endian machine
+	}
+	for _, value := range r.withheld {
+		list = append(list, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipFalse: 1}, refused.instruction())
+	}
+	if len(r.conditions) == 0 {
+		return append(list, r.verdict.instruction())
+	}
 	for _, c := range r.conditions {
 		list = append(list, condition(c, r.verdict)...)
 	}

@@ -73,6 +73,22 @@ func TestUnderSystemd(t *testing.T) {
 		t.Skip("it takes a minute; leave -short away")
 	}
 	require(t)
+	takesThrough(t, lives)
+}
+
+// TestLimitsUnderSystemd does so in a machine of its own, at the same time.
+func TestLimitsUnderSystemd(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes a minute; leave -short away")
+	}
+	require(t)
+	takesThrough(t, []life{{"TestLimits", "poweroff -ff"}})
+}
+
+// takesThrough runs the lives of one machine in turn.
+func takesThrough(t *testing.T, lives []life) {
+	t.Helper()
 	image := machine(t)
 	dir := t.TempDir()
 	programs := build(t, dir)
@@ -92,8 +108,7 @@ type life struct{ test, ending string }
 var lives = []life{
 	{"TestFirstBoot", "systemctl reboot"},
 	{"TestAfterReboot", "echo b >/proc/sysrq-trigger"}, // as if the power was cut
-	{"TestAfterPowerCut", "systemctl reboot"},
-	{"TestLimits", "poweroff -ff"},
+	{"TestAfterPowerCut", "poweroff -ff"},
 }
 
 // machine gives the directory of kernel, initrd and root.img. They are built once for

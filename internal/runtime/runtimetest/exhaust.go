@@ -49,7 +49,7 @@ func exhaust(mux *http.ServeMux) {
 	mux.HandleFunc("/spin", func(_ http.ResponseWriter, r *http.Request) {
 		for range number(r, "threads") {
 			go func() {
-				for {
+				for { //nolint:staticcheck // to use the processor is all it is for
 				}
 			}()
 		}

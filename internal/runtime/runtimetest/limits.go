@@ -250,11 +250,11 @@ func testProcessorShare(t *testing.T, b *bench) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	<-time.After(time.Second) // what is measured is what it is let have meanwhile
+	<-time.After(2 * time.Second) // what is measured is what it is let have meanwhile
 	after, err := p.Usage()
 	got := (after.CPU - before.CPU).Seconds() / time.Since(began).Seconds()
 	t.Logf("of a core it had %.3f", got)
-	if err != nil || got > share*1.2 { // one period of ten may be counted twice
+	if err != nil || got > share*1.25 { // a period at either end may be had whole
 		t.Errorf("it had %.3f of a core, not %.2f, %v", got, share, err)
 	}
 }
