@@ -194,7 +194,7 @@ func openSource(b bind) (tree int, err error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: b.source, Err: err}
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // a path
 	tree, err = openTreeAt(fd, "", b.writable)
 	if err != nil {
 		return -1, fmt.Errorf("%s: %w", b.source, err)

@@ -99,9 +99,12 @@ func serveHostile() error {
 	})
 	mux.HandleFunc("/print", func(_ http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.FormValue("n"))
-		for range n {
-			fmt.Println(r.FormValue("line"))
-		}
+		line := r.FormValue("line")
+		go func() {
+			for range n {
+				fmt.Println(line)
+			}
+		}()
 	})
 	mux.HandleFunc("/raw", answerRaw)
 	mux.HandleFunc("/do/{step}", func(w http.ResponseWriter, r *http.Request) {
@@ -434,7 +437,7 @@ func startInUserNamespace(url.Values) (string, error) {
 	}
 	if pid == 0 {
 		for {
-			unix.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+			_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
 		}
 	}
 	return strconv.Itoa(int(pid)), nil
