@@ -306,7 +306,7 @@ func coverOwnData(serviceDir string) error {
 }
 
 func bindPrivate(dir, path string) error {
-	if err := makePlace(tenantRoot+path, true); err != nil {
+	if err := makePlace(tenantRoot, path, true); err != nil {
 		return err
 	}
 	if err := unix.Mount(dir, tenantRoot+path, "", unix.MS_BIND, ""); err != nil {

@@ -335,3 +335,18 @@ func TestNamespaceShowsWhatIsThereNow(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestNamespaceShowsAllOfEtc: what is shown of it already is not written to.
+func TestNamespaceShowsAllOfEtc(t *testing.T) {
+	t.Parallel()
+	j := newJail(t)
+	before, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Skip("this machine has no resolv.conf")
+	}
+	s := j.spec("alice", "cat /etc/resolv.conf")
+	s.Service.Readable = []string{"/etc"}
+	if got := j.run(s); got != string(before) {
+		t.Errorf("%q, the machine's is %q", got, before)
+	}
+}

@@ -133,7 +133,7 @@ func (b *builder) build(v view, serviceDir string, hidden []string) error {
 	for _, step := range []func() error{
 		func() error { return b.makePlaces(places...) },
 		func() error { return b.link(v.links) },
-		func() error { return writeFiles(b.root+"/etc", map[string]string{"resolv.conf": v.resolver}) },
+		func() error { return b.writeResolver(v.resolver) },
 		b.mountProc,
 		b.makeDevices,
 		func() error { return b.hide(hidden) },
@@ -148,7 +148,7 @@ func (b *builder) build(v view, serviceDir string, hidden []string) error {
 
 // coverData mounts an empty directory in the place of all tenants' data.
 func (b *builder) coverData(dataDir string) error {
-	if err := makePlace(b.root+dataDir, true); err != nil {
+	if err := makePlace(b.root, dataDir, true); err != nil {
 		return err
 	}
 	return unix.Mount("tenement", b.root+dataDir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "mode=0755,size=64k,nr_inodes=1k")
@@ -230,7 +230,7 @@ func attach(tree int, root, path string) error {
 	if err := unix.Fstat(tree, &stat); err != nil {
 		return err
 	}
-	if err := makePlace(root+path, stat.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
+	if err := makePlace(root, path, stat.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return err
 	}
 	return attachAt(tree, root, path)
@@ -257,22 +257,35 @@ func attachAt(tree int, root, path string) error {
 	return nil
 }
 
-// makePlace makes an empty directory or file to mount on, unless there is one.
-func makePlace(at string, dir bool) error {
-	if _, err := os.Lstat(at); err == nil {
-		return nil
+// makePlace makes an empty directory or file to mount on, unless there is one. It follows
+// no link on the way: some may be a tenant's, and lead to where it could not make anything.
+func makePlace(root, path string, dir bool) error {
+	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer func() { _ = unix.Close(at) }() // a path
+	parents, name := filepath.Split(strings.Trim(path, "/"))
+	for parent := range strings.FieldsFuncSeq(parents, func(r rune) bool { return r == '/' }) {
+		if err := unix.Mkdirat(at, parent, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return &os.PathError{Op: "mkdir", Path: path, Err: err}
+		}
+		next, err := unix.Openat(at, parent, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		_ = unix.Close(at) // a path
+		at = next
 	}
 	if dir {
-		return os.MkdirAll(at, 0o755)
+		err = unix.Mkdirat(at, name, 0o755)
+	} else {
+		err = unix.Mknodat(at, name, unix.S_IFREG|0o444, 0)
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return &os.PathError{Op: "make the place for", Path: path, Err: err}
 	}
-	file, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
-	if err != nil {
-		return err
-	}
-	return file.Close()
+	return nil
 }
 
 func (b *builder) link(links map[string]string) error {
@@ -293,6 +306,14 @@ func (b *builder) link(links map[string]string) error {
 		}
 	}
 	return nil
+}
+
+// writeResolver writes resolv.conf, unless the service was given that of the machine.
+func (b *builder) writeResolver(text string) error {
+	if _, err := os.Lstat(b.root + "/etc/resolv.conf"); err == nil {
+		return nil
+	}
+	return writeFiles(b.root+"/etc", map[string]string{"resolv.conf": text})
 }
 
 // What of /proc is about the machine and not about a process: other runtimes keep the
@@ -382,7 +403,7 @@ func (b *builder) makeDevices() error {
 // makePlaces makes what is mounted on at each start.
 func (b *builder) makePlaces(paths ...string) error {
 	for _, path := range paths {
-		if err := makePlace(b.root+path, true); err != nil {
+		if err := makePlace(b.root, path, true); err != nil {
 			return err
 		}
 	}
