@@ -64,6 +64,9 @@ func (h *handle) members() ([]int, error) {
 	}
 }
 
+// awaitStop does not wait: what a thread does is known on Linux only.
+func (h *handle) awaitStop() error { return nil }
+
 func processorTime([]int) time.Duration { return 0 }
 
 func cloneInto(*syscall.SysProcAttr, *os.File) {}

@@ -13,7 +13,13 @@ func (p *hostProcess) Freeze() error {
 	if p.group != nil {
 		return p.group.Freeze()
 	}
-	return ignoreGone(p.handle.signalGroup(syscall.SIGSTOP))
+	if err := p.handle.signalGroup(syscall.SIGSTOP); err != nil {
+		return ignoreGone(err)
+	}
+	if err := p.handle.awaitStop(); err != nil {
+		return errors.Join(err, p.Thaw())
+	}
+	return nil
 }
 
 // Thaw implements [Process].

@@ -245,11 +245,11 @@ func testProcessorShare(t *testing.T, b *bench) {
 	const share = 0.25
 	p := b.startWith(tenement.Limits{CPU: share})
 	b.get(p, "/spin?threads=2")
+	began := time.Now()
 	before, err := p.Usage()
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	<-time.After(2 * time.Second) // what is measured is what it is let have meanwhile
 	after, err := p.Usage()
 	got := (after.CPU - before.CPU).Seconds() / time.Since(began).Seconds()
