@@ -21,6 +21,7 @@ var platformChecks = []check{
 	{"cgroups", checkCgroups},
 	{"limits", checkControllers},
 	{"disk weights", checkDiskWeights},
+	{"sandbox", checkSandbox},
 }
 
 // What one awake instance takes of the kernel, about, with the namespaces of its own that

@@ -160,6 +160,12 @@ func (h *handle) until(ok func(fd int) bool) {
 	_ = conn.Read(func(fd uintptr) bool { return ok(int(fd)) }) // fails at the deadline and when closed
 }
 
+func (h *handle) hasEnded() bool {
+	is := true // when the handle is closed
+	_ = h.control(func(fd int) { is = ended(fd) })
+	return is
+}
+
 func ended(pidfd int) bool {
 	return poll(pidfd, unix.POLLIN)&unix.POLLIN != 0
 }

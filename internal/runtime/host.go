@@ -49,8 +49,12 @@ type place struct {
 	uid       int // 0 = the daemon's own user
 	spawn     func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
 	dial      func(context.Context) (net.Conn, error)
-	leave     func() error // frees what it held, once the tree is gone
-	detach    func()       // leaves it to another daemon
+	wait      func(*handle) tenement.Exit         // for the main process; nil: the handle knows
+	signal    func(*handle, syscall.Signal) error // to the main process; nil: the handle can
+	freeze    func() error                        // nil: the cgroup or the process group can
+	thaw      func() error                        // as freeze
+	leave     func() error                        // frees what it held, once the tree is gone
+	detach    func()                              // leaves it to another daemon
 }
 
 // Start implements [Runtime].
@@ -168,9 +172,15 @@ func (h *Host) adoptAt(ctx context.Context, s Spec, ref tenement.Ref, found *han
 func (h *Host) Sweep() error { return h.outputs.sweep() }
 
 // process is one that lives; the caller lets it wait.
-func (h *Host) process(handle *handle, ref tenement.Ref, at place) *hostProcess {
+func (h *Host) process(found *handle, ref tenement.Ref, at place) *hostProcess {
+	if at.wait == nil {
+		at.wait = (*handle).wait
+	}
+	if at.signal == nil {
+		at.signal = (*handle).signal
+	}
 	p := &hostProcess{
-		host: h, handle: handle, output: &output{}, ref: ref,
+		host: h, handle: found, output: &output{}, ref: ref,
 		at: at, exited: make(chan struct{}),
 	}
 	if ref.Cgroup != "" {

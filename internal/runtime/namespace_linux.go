@@ -105,18 +105,27 @@ func (n *Namespace) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Proces
 	if err != nil {
 		return nil, err
 	}
-	var in *network.Namespace
-	control := found.control(func(pidfd int) { in, err = n.network.Adopt(pidfd, ref.Slot) })
-	switch err := errors.Join(control, err); tenement.CodeOf(err) {
-	case "":
-		return n.host.adoptAt(ctx, s, ref, found, n.place(s, in), nil)
-	case tenement.CodeUnavailable:
-		nowhere := place{leave: func() error { return nil }}
-		return n.host.adoptAt(ctx, s, ref, found, nowhere, err)
-	default:
+	in, lost, err := n.findNetwork(found, ref)
+	switch {
+	case err != nil:
 		found.close()
 		return nil, err
+	case lost != nil:
+		nowhere := place{leave: func() error { return nil }}
+		return n.host.adoptAt(ctx, s, ref, found, nowhere, lost)
 	}
+	return n.host.adoptAt(ctx, s, ref, found, n.place(s, in), nil)
+}
+
+// findNetwork looks for the network of what was found; lost says why it cannot be had
+// any more, err that nothing is known.
+func (n *Namespace) findNetwork(found *handle, ref tenement.Ref) (in *network.Namespace, lost, err error) {
+	control := found.control(func(pidfd int) { in, err = n.network.Adopt(pidfd, ref.Slot) })
+	err = errors.Join(control, err)
+	if tenement.CodeOf(err) == tenement.CodeUnavailable {
+		return nil, err, nil
+	}
+	return in, nil, err
 }
 
 func (n *Namespace) place(s Spec, in *network.Namespace) place {
@@ -250,7 +259,7 @@ func addOwn(s Spec, own []bind, trees []int) error {
 			return &os.PathError{Op: "mkdir", Path: dir.path, Err: err}
 		}
 	}
-	if err := writeOwnFiles(s); err != nil {
+	if err := writeFiles(privateRun+"/tenement", ownFileTexts(s)); err != nil {
 		return err
 	}
 	for _, place := range [][2]string{{privateTmp, "/tmp"}, {privateShm, "/dev/shm"}, {privateRun, "/run"}} {
@@ -315,14 +324,14 @@ func bindPrivate(dir, path string) error {
 	return nil
 }
 
-// writeOwnFiles tells the process who it is.
-func writeOwnFiles(s Spec) error {
+// ownFileTexts tell the process who it is.
+func ownFileTexts(s Spec) map[string]string {
 	uid, name := strconv.Itoa(s.UID), s.Instance.Name
-	return writeFiles(privateRun+"/tenement", map[string]string{
+	return map[string]string{
 		"passwd": "root:x:0:0:root:/:/sbin/nologin\ntenant:x:" + uid + ":" + uid + "::" + s.DataDir + ":/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
 		"group":  "root:x:0:\ntenant:x:" + uid + ":\nnogroup:x:65534:\n",
 		"hosts":  "127.0.0.1 localhost " + name + "\n::1 localhost\n",
-	})
+	}
 }
 
 func writeFiles(dir string, texts map[string]string) error {

@@ -79,6 +79,8 @@ type jail struct {
 	t       *testing.T
 	rt      runtime.Runtime
 	dataDir string // of all
+
+	namespaces *runtime.Namespace
 }
 
 func newJail(t *testing.T, hidden ...string) *jail {
@@ -100,7 +102,7 @@ func newJail(t *testing.T, hidden ...string) *jail {
 			t.Error(err)
 		}
 	})
-	return &jail{t, rt, t.TempDir()}
+	return &jail{t: t, rt: rt, dataDir: t.TempDir(), namespaces: rt}
 }
 
 func requireRoot(t *testing.T, err error) {

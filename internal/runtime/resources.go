@@ -10,6 +10,9 @@ import (
 
 // Freeze implements [Process]. Without a cgroup, what has left the process group goes on.
 func (p *hostProcess) Freeze() error {
+	if p.at.freeze != nil {
+		return p.at.freeze()
+	}
 	if p.group != nil {
 		return p.group.Freeze()
 	}
@@ -24,6 +27,9 @@ func (p *hostProcess) Freeze() error {
 
 // Thaw implements [Process].
 func (p *hostProcess) Thaw() error {
+	if p.at.thaw != nil {
+		return p.at.thaw()
+	}
 	if p.group != nil {
 		return p.group.Thaw()
 	}
