@@ -40,7 +40,7 @@ func (h *handle) awaitStop() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
+	ctx, cancel := context.WithTimeout(context.Background(), stopWait) //nolint:forbidigo // a bound of our own: it takes an instant
 	defer cancel()
 	if !until(ctx, func() bool { return !slices.ContainsFunc(pids, runs) }) {
 		return fmt.Errorf("processes of the group of pid %d do not stop within %s", h.pid, stopWait)

@@ -246,7 +246,7 @@ func userNamespace(call string) error {
 		return errno
 	}
 	if pid == 0 {
-		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0) // it does not return
 	}
 	return nil
 }
