@@ -161,8 +161,8 @@ func (x *box) place(uid int) place {
 		uid:       uid,
 		wait:      x.wait,
 		signal:    x.signal,
-		freeze:    func() error { return x.setFrozen(true, (*control).pause) },
-		thaw:      func() error { return x.setFrozen(false, (*control).resume) },
+		freeze:    x.freeze,
+		thaw:      x.thaw,
 		leave:     x.leave,
 	}
 	if x.in != nil {
@@ -363,6 +363,9 @@ func (x *box) wait(h *handle) tenement.Exit {
 	h.until(ended)
 	return exitOf(status)
 }
+
+func (x *box) freeze() error { return x.setFrozen(true, (*control).pause) }
+func (x *box) thaw() error   { return x.setFrozen(false, (*control).resume) }
 
 // setFrozen asks once: the sandbox counts, and one that is told to resume without need ends.
 func (x *box) setFrozen(frozen bool, what func(*control, context.Context) error) error {
