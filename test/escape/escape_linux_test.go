@@ -5,9 +5,7 @@ package escape
 import (
 	"flag"
 	"fmt"
-	"net/url"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tenement"
+	"tenement/internal/runtime"
 	"tenement/internal/runtime/runtimetest"
 )
 
@@ -100,8 +99,8 @@ func requireLevel(t *testing.T, level tenement.Isolation) {
 	if level != tenement.IsolationSandbox {
 		return
 	}
-	if _, err := exec.LookPath("runsc"); err != nil {
-		missing(t, "runsc", "install gVisor's runsc")
+	if _, err := runtime.FindRunsc(); err != nil {
+		missing(t, "runsc", tenement.HintOf(err))
 	}
 }
 
@@ -188,5 +187,3 @@ func parse(table string) map[string]map[tenement.Isolation]verdict {
 	}
 	return known
 }
-
-func queryEscape(text string) string { return url.QueryEscape(text) }
