@@ -91,6 +91,12 @@ func (t *tenancy) openCgroups() error {
 const networksReady = 4
 
 func (t *tenancy) openNamespace() (*runtime.Namespace, error) {
+	if t.isolation.cgroups == nil { // a process that has left its group could not be ended
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: `isolate with "namespace"`, Err: errors.New("there is no cgroup v2 hierarchy to write to"),
+			Hint: `mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) and run the daemon as root, or set isolation = "process"`,
+		}
+	}
 	pool, err := network.Open(network.Options{Name: "t" + t.ownName(6), Ready: networksReady, Log: t.daemon.Log})
 	if err != nil {
 		return nil, err

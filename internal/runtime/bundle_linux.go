@@ -79,7 +79,11 @@ func newSpec(s Spec, c command) *specs.Spec {
 // ownBinds is what the template does not show: it lies where each process has a place of
 // its own. Parents come first.
 func ownBinds(s Spec, v view) []bind {
-	own := append(slices.Clone(v.late), bind{path: s.DataDir, source: s.DataDir, writable: true})
+	source, err := filepath.EvalSymlinks(s.DataDir) // links on the way to it are the operator's
+	if err != nil {
+		source = s.DataDir // which cannot be opened either
+	}
+	own := append(slices.Clone(v.late), bind{path: s.DataDir, source: source, writable: true})
 	slices.SortStableFunc(own, func(a, b bind) int { return strings.Compare(a.path, b.path) })
 	return own
 }
@@ -210,7 +214,7 @@ func (r bundleTree) addOwn(s Spec, own []bind, trees []int) error {
 
 // cover mounts an empty directory, in which more can be mounted.
 func (r bundleTree) cover(path string) error {
-	if err := makePlace(string(r)+path, true); err != nil {
+	if err := makePlace(string(r), path, true); err != nil {
 		return err
 	}
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC

@@ -17,7 +17,7 @@ import (
 )
 
 // Host is the "process" runtime: tenants are processes of the daemon's own user on
-// the host itself, each with a process group and, where there is one to write to,
+// the host itself, each with a session and, where there is one to write to,
 // a cgroup of its own. It keeps tenants' programs apart, not tenants from one another.
 type Host struct {
 	ports   *portPool
@@ -31,7 +31,7 @@ type Host struct {
 // cgroups a process that leaves its process group survives the end of its instance.
 // CodeUnavailable: this kernel is too old.
 func NewHost(dir string, cgroups *cgroup.Tree, log *slog.Logger) (*Host, error) {
-	if err := checkHandles(); err != nil {
+	if err := errors.Join(checkHandles(), keepDescriptors()); err != nil {
 		return nil, err
 	}
 	outputs, err := openOutputDir(dir)
@@ -190,7 +190,9 @@ func (h *Host) process(found *handle, ref tenement.Ref, at place) *hostProcess {
 }
 
 func (h *Host) attributes(s Spec) (*cgroup.Group, *syscall.SysProcAttr, error) {
-	attr := &syscall.SysProcAttr{Setpgid: true}
+	// A session of its own is a process group of its own, too; and the terminal that the
+	// daemon may have been started from is not the tenant's: it could type there (TIOCSTI).
+	attr := &syscall.SysProcAttr{Setsid: true}
 	limits := s.Service.Limits
 	if h.cgroups == nil {
 		return nil, attr, withoutCgroups(limits)

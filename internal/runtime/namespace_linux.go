@@ -191,7 +191,11 @@ func (n *Namespace) template(s Spec, c command) (*template, error) {
 // enter makes the calling thread, which its caller throws away, what the process is to be
 // in all but its user id.
 func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*os.File) error {
-	own := append(slices.Clone(t.view.late), bind{path: s.DataDir, source: s.DataDir, writable: true})
+	dataDir, err := filepath.EvalSymlinks(s.DataDir) // links on the way to it are the operator's
+	if err != nil {
+		return err
+	}
+	own := append(slices.Clone(t.view.late), bind{path: s.DataDir, source: dataDir, writable: true})
 	slices.SortStableFunc(own, func(a, b bind) int { return cmp.Compare(a.path, b.path) })
 	trees, err := openTrees(own)
 	if err != nil {
@@ -236,13 +240,18 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 // memory, counts as the instance's own and ends with the process.
 const privateBytes = "256m"
 
+// privateTerminals bounds the pseudo-terminals of one process: all processes of the
+// machine share as many as kernel.pty.max says.
+const privateTerminals = "64"
+
 // addOwn mounts what no other process has.
 func addOwn(s Spec, own []bind, trees []int) error {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Mount("tenement", privateRoot, "tmpfs", quiet, "mode=0755,nr_inodes=64k,size="+privateBytes); err != nil {
 		return fmt.Errorf("mount private files: %w", err)
 	}
-	unix.Umask(0)
+	umask := unix.Umask(0)
+	defer unix.Umask(umask) // the process has the daemon's
 	for _, dir := range []struct {
 		path string
 		mode uint32
@@ -259,7 +268,7 @@ func addOwn(s Spec, own []bind, trees []int) error {
 			return err
 		}
 	}
-	if err := unix.Mount("devpts", tenantRoot+"/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
+	if err := unix.Mount("devpts", tenantRoot+"/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,max="+privateTerminals); err != nil {
 		return fmt.Errorf("mount /dev/pts: %w", err)
 	}
 	dataDir, covered := filepath.Dir(s.Service.DataDir), false
@@ -307,7 +316,7 @@ func coverOwnData(serviceDir string) error {
 }
 
 func bindPrivate(dir, path string) error {
-	if err := makePlace(tenantRoot+path, true); err != nil {
+	if err := makePlace(tenantRoot, path, true); err != nil {
 		return err
 	}
 	if err := unix.Mount(dir, tenantRoot+path, "", unix.MS_BIND, ""); err != nil {
