@@ -393,7 +393,7 @@ func addAddress(address string) error {
 	if err != nil {
 		return err
 	}
-	return netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)}})
+	return netlink.AddrReplace(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)}})
 }
 
 // transcript is what the daemon has said.
