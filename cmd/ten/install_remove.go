@@ -118,6 +118,7 @@ type stopUnits struct{}
 
 func (stopUnits) describe(w io.Writer) {
 	fmt.Fprintf(w, "run systemctl disable --now %s %s %s\n", socketUnit, serviceUnit, tenantsUnit)
+	fmt.Fprintf(w, "run systemctl stop %s\n", sliceUnit)
 }
 
 func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
@@ -138,6 +139,8 @@ func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
 		return nil, err
 	}
 	m.tell("stopped", strings.Join(units, ", "))
+	// systemd keeps the slice, and so its cgroup. One that is not there cannot be stopped.
+	_, _ = m.run(ctx, "systemctl", "stop", sliceUnit)
 	if group = strings.TrimSpace(group); group == "" {
 		return nil, nil
 	}
