@@ -21,6 +21,8 @@ var platformChecks = []check{
 	{"cgroups", checkCgroups},
 	{"limits", checkControllers},
 	{"disk weights", checkDiskWeights},
+	{"namespaces", checkNamespaces},
+	{"sandbox", checkSandbox},
 }
 
 // What one awake instance takes of the kernel, about, with the namespaces of its own that

@@ -17,16 +17,15 @@ import (
 // (cgroup-v2.rst, "No Internal Process Constraint"). These are the leaves into which
 // what is in the way is moved.
 const (
-	daemonLeaf = "daemon" // of the daemon, which was alone in a delegated cgroup
-	keeperLeaf = "keeper" // of whatever keeps a cgroup for tenants
+	daemonLeaf = "tenement-daemon" // of the daemon, which was alone in a delegated cgroup
+	keeperLeaf = "keeper"          // of whatever keeps a cgroup for tenants
 )
 
 // aboveLeaf is where the tree of a daemon in the cgroup own belongs, which may have been
 // moved into its leaf by itself or by the daemon before.
 func aboveLeaf(own string) string {
-	parent := filepath.Dir(own)
-	if turned, err := words(parent, subtreeControl); filepath.Base(own) == daemonLeaf && err == nil && len(turned) > 0 {
-		return parent
+	if filepath.Base(own) == daemonLeaf {
+		return filepath.Dir(own)
 	}
 	return own
 }

@@ -18,10 +18,11 @@ import (
 
 // isolation is what this machine offers to keep processes apart.
 type isolation struct {
-	host     *runtime.Host
-	cgroups  *cgroup.Tree  // nil where there are none to be had
-	networks *network.Pool // nil where there are none to be had
-	runtimes map[tenement.Isolation]runtime.Runtime
+	host      *runtime.Host
+	cgroups   *cgroup.Tree     // nil where there are none to be had
+	networks  *network.Pool    // nil where there are none to be had
+	sandboxes *runtime.Sandbox // nil where there are none to be had
+	runtimes  map[tenement.Isolation]runtime.Runtime
 }
 
 // openIsolation opens one runtime for each degree. What this machine does not offer is
@@ -36,14 +37,24 @@ func (t *tenancy) openIsolation() (err error) {
 		return err
 	}
 	i.runtimes = map[tenement.Isolation]runtime.Runtime{tenement.IsolationProcess: i.host}
-	namespace, err := t.openNamespace()
+	namespaces, err := t.openNamespace()
 	switch {
 	case tenement.CodeOf(err) == tenement.CodeUnavailable:
 		i.runtimes[tenement.IsolationNamespace] = runtime.Unavailable{Err: err}
+		i.runtimes[tenement.IsolationSandbox] = runtime.Unavailable{Err: err}
+		return nil
+	case err != nil:
+		return err
+	}
+	i.runtimes[tenement.IsolationNamespace] = namespaces
+	i.sandboxes, err = t.openSandbox(namespaces)
+	switch {
+	case tenement.CodeOf(err) == tenement.CodeUnavailable:
+		i.runtimes[tenement.IsolationSandbox] = runtime.Unavailable{Err: err}
 	case err != nil:
 		return err
 	default:
-		i.runtimes[tenement.IsolationNamespace] = namespace
+		i.runtimes[tenement.IsolationSandbox] = i.sandboxes
 	}
 	return nil
 }
@@ -82,7 +93,13 @@ func (t *tenancy) openCgroups() error {
 // on a small machine.
 const networksReady = 4
 
-func (t *tenancy) openNamespace() (runtime.Runtime, error) {
+func (t *tenancy) openNamespace() (*runtime.Namespace, error) {
+	if t.isolation.cgroups == nil { // a process that has left its group could not be ended
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: `isolate with "namespace"`, Err: errors.New("there is no cgroup v2 hierarchy to write to"),
+			Hint: `mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) and run the daemon as root, or set isolation = "process"`,
+		}
+	}
 	pool, err := network.Open(network.Options{Name: networkName(t.daemon.Config.DataDir), Ready: networksReady, Log: t.daemon.Log})
 	if err != nil {
 		return nil, err
@@ -107,6 +124,23 @@ func RemoveNetworks(dataDir string) error {
 		return err
 	}
 	return errors.Join(pool.Sweep(), pool.Close())
+}
+
+// sandboxParent is where all users may pass, and what is not needed after the next boot.
+const sandboxParent = "/run/tenement"
+
+func (t *tenancy) openSandbox(namespaces *runtime.Namespace) (*runtime.Sandbox, error) {
+	sandboxes, err := runtime.NewSandbox(namespaces, filepath.Join(sandboxParent, t.ownName(12)))
+	if err != nil {
+		return nil, err
+	}
+	t.closers = append(t.closers, closer(func() error {
+		if t.given.Load() {
+			return nil
+		}
+		return sandboxes.Close()
+	}))
+	return sandboxes, nil
 }
 
 // closer is a func that is an io.Closer.
@@ -139,7 +173,7 @@ const sweepTime = 10 * time.Second
 
 // sweep ends what an earlier daemon left in the cgroups and nobody took over: it was
 // killed before it could record it, or the recorded process has left others behind. It
-// removes their FIFOs and their ways out of their networks, too.
+// removes their FIFOs, their ways out of their networks and their bundles, too.
 func (t *tenancy) sweep(ctx context.Context, adopted []tenement.Ref) {
 	err := t.isolation.host.Sweep()
 	if cgroups := t.isolation.cgroups; cgroups != nil {
@@ -153,6 +187,9 @@ func (t *tenancy) sweep(ctx context.Context, adopted []tenement.Ref) {
 	}
 	if networks := t.isolation.networks; networks != nil {
 		err = errors.Join(err, networks.Sweep())
+	}
+	if sandboxes := t.isolation.sandboxes; sandboxes != nil {
+		err = errors.Join(err, sandboxes.Sweep())
 	}
 	if err != nil {
 		t.daemon.Log.Error("cannot end all that an earlier daemon left", "error", err)

@@ -18,8 +18,12 @@ type batch struct {
 	lines    int
 	drop     bool
 	pressing bool
-	stored   func()     // nil, or called when it is committed and no follower is shown it yet
 	done     chan error // with room for the outcome; nil: nobody waits
+
+	// What was offered for it is removed where it came from once it is committed, and
+	// before a follower is shown it; nil: nowhere.
+	remove func(bytes int)
+	taken  int
 }
 
 // begin makes room for one more line.

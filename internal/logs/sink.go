@@ -66,7 +66,7 @@ func (k *Sink) Take(offer []byte, last bool, remove func(bytes int)) {
 		}
 		return
 	}
-	k.batch.stored = func() { remove(taken) }
+	k.batch.remove, k.batch.taken = remove, taken
 	err := k.store.put(&k.batch)
 	if cap(k.batch.text) > keepText {
 		k.batch.text = nil

@@ -285,10 +285,12 @@ func TestDroppingAllocatesNothing(t *testing.T) {
 	k := s.Sink(alice, Stdout)
 	k.state.throttle.lines, k.state.throttle.dropping = 0, true
 	offer := []byte(strings.Repeat("a line of usual length, more or less, for a flood\n", 80))
+	taken := 0
+	remove := func(n int) { taken = n }
 	allocated := testing.AllocsPerRun(100, func() {
 		k.state.throttle.lines = 0
-		if n := take(k, offer, false); n != len(offer) {
-			t.Errorf("%d of %d bytes were taken", n, len(offer))
+		if k.Take(offer, false, remove); taken != len(offer) {
+			t.Errorf("%d of %d bytes were taken", taken, len(offer))
 		}
 	})
 	if allocated > 0 {

@@ -125,8 +125,8 @@ func (w *writer) commit(list []*batch) {
 	}
 	if err == nil {
 		for _, b := range list {
-			if b.stored != nil {
-				b.stored()
+			if b.remove != nil {
+				b.remove(b.taken)
 			}
 		}
 		w.advance(w.next - 1)

@@ -24,7 +24,7 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
-		Handler:                      h,
+		Handler:                      endAfterChunks(h),
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is the tenant's to answer
 		ReadHeaderTimeout:            readHeaderTimeout,
 		IdleTimeout:                  idleTimeout,
@@ -37,4 +37,16 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 			WriteByteTimeout: defaultClientStall,
 		},
 	}
+}
+
+// endAfterChunks ends a connection after a request in chunks. If the request has a length
+// as well, which net/http does not tell, whoever forwards to us may go by that and take
+// for its body what we would take for the next request (RFC 9112 §6.1).
+func endAfterChunks(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }

@@ -65,7 +65,8 @@ func (s Spec) command(port int) (command, error) {
 
 // limited bounds the descriptors of the process before it is its program: a shell
 // lowers its own bound, which needs no rights and leaves that of the daemon as it is, and
-// becomes the program. CodeUnavailable: nobody but root
+// becomes the program, without the variables that shells add (bash still leaves _).
+// CodeUnavailable: nobody but root
 // may have so many.
 func (c command) limited() (command, error) {
 	if c.openFiles == 0 {
@@ -81,7 +82,7 @@ func (c command) limited() (command, error) {
 			Hint: "lower open_files_limit, or raise LimitNOFILE= of the daemon's unit",
 		}
 	}
-	c.args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(c.openFiles), c.path}, c.args[1:]...)
+	c.args = append([]string{"sh", "-c", `unset PWD OLDPWD SHLVL; ulimit -n "$0" && exec "$@"`, strconv.Itoa(c.openFiles), c.path}, c.args[1:]...)
 	c.path = "/bin/sh"
 	return c, nil
 }

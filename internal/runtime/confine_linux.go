@@ -56,7 +56,9 @@ const (
 	mayUse  = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 )
 
-// landlockABI is the version that this kernel has; 0 = none.
+// LandlockVersion is the version of Landlock's ABI that this kernel has; 0 = none.
+func LandlockVersion() int { return landlockABI() }
+
 var landlockABI = sync.OnceValue(func() int {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno != 0 {

@@ -38,6 +38,21 @@ func checkHandles() error {
 	return unix.Close(fd)
 }
 
+// keepDescriptors keeps those that the daemon itself was given by whoever started it (a
+// shell's, a lock's) from tenants; those that Go opens never reach them.
+func keepDescriptors() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd) // harmless on one that is closed by now
+		}
+	}
+	return nil
+}
+
 func cloneInto(attr *syscall.SysProcAttr, dir *os.File) {
 	attr.UseCgroupFD = true
 	attr.CgroupFD = int(dir.Fd())
@@ -143,6 +158,12 @@ func (h *handle) until(ok func(fd int) bool) {
 		return
 	}
 	_ = conn.Read(func(fd uintptr) bool { return ok(int(fd)) }) // fails at the deadline and when closed
+}
+
+func (h *handle) hasEnded() bool {
+	is := true // when the handle is closed
+	_ = h.control(func(fd int) { is = ended(fd) })
+	return is
 }
 
 func ended(pidfd int) bool {

@@ -17,7 +17,7 @@ import (
 )
 
 // Host is the "process" runtime: tenants are processes of the daemon's own user on
-// the host itself, each with a process group and, where there is one to write to,
+// the host itself, each with a session and, where there is one to write to,
 // a cgroup of its own. It keeps tenants' programs apart, not tenants from one another.
 type Host struct {
 	ports   *portPool
@@ -31,7 +31,7 @@ type Host struct {
 // cgroups a process that leaves its process group survives the end of its instance.
 // CodeUnavailable: this kernel is too old.
 func NewHost(dir string, cgroups *cgroup.Tree, log *slog.Logger) (*Host, error) {
-	if err := checkHandles(); err != nil {
+	if err := errors.Join(checkHandles(), keepDescriptors()); err != nil {
 		return nil, err
 	}
 	outputs, err := openOutputDir(dir)
@@ -49,8 +49,12 @@ type place struct {
 	uid       int // 0 = the daemon's own user
 	spawn     func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
 	dial      func(context.Context) (net.Conn, error)
-	leave     func() error // frees what it held, once the tree is gone
-	detach    func()       // leaves it to another daemon
+	wait      func(*handle) tenement.Exit         // for the main process; nil: the handle knows
+	signal    func(*handle, syscall.Signal) error // to the main process; nil: the handle can
+	freeze    func() error                        // nil: the cgroup or the process group can
+	thaw      func() error                        // as freeze
+	leave     func() error                        // frees what it held, once the tree is gone
+	detach    func()                              // leaves it to another daemon
 }
 
 // Start implements [Runtime].
@@ -168,9 +172,15 @@ func (h *Host) adoptAt(ctx context.Context, s Spec, ref tenement.Ref, found *han
 func (h *Host) Sweep() error { return h.outputs.sweep() }
 
 // process is one that lives; the caller lets it wait.
-func (h *Host) process(handle *handle, ref tenement.Ref, at place) *hostProcess {
+func (h *Host) process(found *handle, ref tenement.Ref, at place) *hostProcess {
+	if at.wait == nil {
+		at.wait = (*handle).wait
+	}
+	if at.signal == nil {
+		at.signal = (*handle).signal
+	}
 	p := &hostProcess{
-		host: h, handle: handle, output: &output{}, ref: ref,
+		host: h, handle: found, output: &output{}, ref: ref,
 		at: at, exited: make(chan struct{}),
 	}
 	if ref.Cgroup != "" {
@@ -180,7 +190,9 @@ func (h *Host) process(handle *handle, ref tenement.Ref, at place) *hostProcess 
 }
 
 func (h *Host) attributes(s Spec) (*cgroup.Group, *syscall.SysProcAttr, error) {
-	attr := &syscall.SysProcAttr{Setpgid: true}
+	// A session of its own is a process group of its own, too; and the terminal that the
+	// daemon may have been started from is not the tenant's: it could type there (TIOCSTI).
+	attr := &syscall.SysProcAttr{Setsid: true}
 	limits := s.Service.Limits
 	if h.cgroups == nil {
 		return nil, attr, withoutCgroups(limits)

@@ -35,7 +35,7 @@ func (p *hostProcess) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 func (p *hostProcess) wait() {
-	p.exit = p.handle.wait()
+	p.exit = p.at.wait(p.handle)
 	if p.group != nil {
 		kills, err := p.group.OOMKills()
 		p.host.warn("count what was killed for want of memory", err)
@@ -100,7 +100,7 @@ func (p *hostProcess) Signal(sig os.Signal) error {
 	if !ok {
 		return fmt.Errorf("unsupported signal %v", sig)
 	}
-	return p.handle.signal(number)
+	return p.at.signal(p.handle, number)
 }
 
 // Kill ends the tree: everything in the cgroup, which nothing can leave, or

@@ -1,7 +1,11 @@
 package runtime
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +28,37 @@ func (h *handle) members() ([]int, error) {
 		}
 	}
 	return pids, nil
+}
+
+// stopWait bounds the time until every thread of a process group has stopped.
+const stopWait = 5 * time.Second
+
+// awaitStop waits until everything in the process group stands still: each thread stops
+// when it runs next.
+func (h *handle) awaitStop() error {
+	pids, err := h.members()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopWait) //nolint:forbidigo // a bound of our own: it takes an instant
+	defer cancel()
+	if !until(ctx, func() bool { return !slices.ContainsFunc(pids, runs) }) {
+		return fmt.Errorf("processes of the group of pid %d do not stop within %s", h.pid, stopWait)
+	}
+	return nil
+}
+
+// runs reports whether a thread of pid is neither stopped nor at its end.
+func runs(pid int) bool {
+	threads, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/[0-9]*/stat")
+	if err != nil {
+		return false // the pattern is good
+	}
+	return slices.ContainsFunc(threads, func(path string) bool {
+		text, err := os.ReadFile(path)
+		_, rest, _ := cutLast(string(text), ") ")
+		return err == nil && rest != "" && !strings.ContainsRune("TtZX", rune(rest[0]))
+	})
 }
 
 // Fields of proc_pid_stat(5), counted from the third.

@@ -40,7 +40,7 @@ type Namespace struct {
 // made if need be, and for nothing else. Hidden are files that no tenant sees, wherever
 // they lie. CodeUnavailable: this kernel or this user cannot do it.
 func NewNamespace(host *Host, pool *network.Pool, dir string, hidden ...string) (*Namespace, error) {
-	if err := checkNamespaces(); err != nil {
+	if err := CheckNamespaces(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -49,8 +49,9 @@ func NewNamespace(host *Host, pool *network.Pool, dir string, hidden ...string) 
 	return &Namespace{host: host, network: pool, hidden: hidden, base: dir, templates: make(map[string]*template)}, nil
 }
 
-// checkNamespaces fails with the one thing that is missing.
-func checkNamespaces() error {
+// CheckNamespaces is nil if processes can be isolated by namespaces here. CodeUnavailable
+// names the one thing that is missing.
+func CheckNamespaces() error {
 	unavailable := func(err error, hint string) error {
 		return &tenement.Error{Code: tenement.CodeUnavailable, Op: `isolate with "namespace"`, Err: err, Hint: hint}
 	}
@@ -105,18 +106,27 @@ func (n *Namespace) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Proces
 	if err != nil {
 		return nil, err
 	}
-	var in *network.Namespace
-	control := found.control(func(pidfd int) { in, err = n.network.Adopt(pidfd, ref.Slot) })
-	switch err := errors.Join(control, err); tenement.CodeOf(err) {
-	case "":
-		return n.host.adoptAt(ctx, s, ref, found, n.place(s, in), nil)
-	case tenement.CodeUnavailable:
-		nowhere := place{leave: func() error { return nil }}
-		return n.host.adoptAt(ctx, s, ref, found, nowhere, err)
-	default:
+	in, lost, err := n.findNetwork(found, ref)
+	switch {
+	case err != nil:
 		found.close()
 		return nil, err
+	case lost != nil:
+		nowhere := place{leave: func() error { return nil }}
+		return n.host.adoptAt(ctx, s, ref, found, nowhere, lost)
 	}
+	return n.host.adoptAt(ctx, s, ref, found, n.place(s, in), nil)
+}
+
+// findNetwork looks for the network of what was found; lost says why it cannot be had
+// any more, err that nothing is known.
+func (n *Namespace) findNetwork(found *handle, ref tenement.Ref) (in *network.Namespace, lost, err error) {
+	control := found.control(func(pidfd int) { in, err = n.network.Adopt(pidfd, ref.Slot) })
+	err = errors.Join(control, err)
+	if tenement.CodeOf(err) == tenement.CodeUnavailable {
+		return nil, err, nil
+	}
+	return in, nil, err
 }
 
 func (n *Namespace) place(s Spec, in *network.Namespace) place {
@@ -181,7 +191,11 @@ func (n *Namespace) template(s Spec, c command) (*template, error) {
 // enter makes the calling thread, which its caller throws away, what the process is to be
 // in all but its user id.
 func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*os.File) error {
-	own := append(slices.Clone(t.view.late), bind{path: s.DataDir, source: s.DataDir, writable: true})
+	dataDir, err := filepath.EvalSymlinks(s.DataDir) // links on the way to it are the operator's
+	if err != nil {
+		return err
+	}
+	own := append(slices.Clone(t.view.late), bind{path: s.DataDir, source: dataDir, writable: true})
 	slices.SortStableFunc(own, func(a, b bind) int { return cmp.Compare(a.path, b.path) })
 	trees, err := openTrees(own)
 	if err != nil {
@@ -226,13 +240,18 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 // memory, counts as the instance's own and ends with the process.
 const privateBytes = "256m"
 
+// privateTerminals bounds the pseudo-terminals of one process: all processes of the
+// machine share as many as kernel.pty.max says.
+const privateTerminals = "64"
+
 // addOwn mounts what no other process has.
 func addOwn(s Spec, own []bind, trees []int) error {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Mount("tenement", privateRoot, "tmpfs", quiet, "mode=0755,nr_inodes=64k,size="+privateBytes); err != nil {
 		return fmt.Errorf("mount private files: %w", err)
 	}
-	unix.Umask(0)
+	umask := unix.Umask(0)
+	defer unix.Umask(umask) // the process has the daemon's
 	for _, dir := range []struct {
 		path string
 		mode uint32
@@ -241,7 +260,7 @@ func addOwn(s Spec, own []bind, trees []int) error {
 			return &os.PathError{Op: "mkdir", Path: dir.path, Err: err}
 		}
 	}
-	if err := writeOwnFiles(s); err != nil {
+	if err := writeFiles(privateRun+"/tenement", ownFileTexts(s)); err != nil {
 		return err
 	}
 	for _, place := range [][2]string{{privateTmp, "/tmp"}, {privateShm, "/dev/shm"}, {privateRun, "/run"}} {
@@ -249,7 +268,7 @@ func addOwn(s Spec, own []bind, trees []int) error {
 			return err
 		}
 	}
-	if err := unix.Mount("devpts", tenantRoot+"/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
+	if err := unix.Mount("devpts", tenantRoot+"/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,max="+privateTerminals); err != nil {
 		return fmt.Errorf("mount /dev/pts: %w", err)
 	}
 	dataDir, covered := filepath.Dir(s.Service.DataDir), false
@@ -297,7 +316,7 @@ func coverOwnData(serviceDir string) error {
 }
 
 func bindPrivate(dir, path string) error {
-	if err := makePlace(tenantRoot+path, true); err != nil {
+	if err := makePlace(tenantRoot, path, true); err != nil {
 		return err
 	}
 	if err := unix.Mount(dir, tenantRoot+path, "", unix.MS_BIND, ""); err != nil {
@@ -306,14 +325,14 @@ func bindPrivate(dir, path string) error {
 	return nil
 }
 
-// writeOwnFiles tells the process who it is.
-func writeOwnFiles(s Spec) error {
+// ownFileTexts tell the process who it is.
+func ownFileTexts(s Spec) map[string]string {
 	uid, name := strconv.Itoa(s.UID), s.Instance.Name
-	return writeFiles(privateRun+"/tenement", map[string]string{
+	return map[string]string{
 		"passwd": "root:x:0:0:root:/:/sbin/nologin\ntenant:x:" + uid + ":" + uid + "::" + s.DataDir + ":/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
 		"group":  "root:x:0:\ntenant:x:" + uid + ":\nnogroup:x:65534:\n",
 		"hosts":  "127.0.0.1 localhost " + name + "\n::1 localhost\n",
-	})
+	}
 }
 
 func writeFiles(dir string, texts map[string]string) error {

@@ -79,6 +79,8 @@ type jail struct {
 	t       *testing.T
 	rt      runtime.Runtime
 	dataDir string // of all
+
+	namespaces *runtime.Namespace
 }
 
 func newJail(t *testing.T, hidden ...string) *jail {
@@ -100,7 +102,7 @@ func newJail(t *testing.T, hidden ...string) *jail {
 			t.Error(err)
 		}
 	})
-	return &jail{t, rt, t.TempDir()}
+	return &jail{t: t, rt: rt, dataDir: t.TempDir(), namespaces: rt}
 }
 
 func requireRoot(t *testing.T, err error) {
@@ -176,7 +178,12 @@ func TestNamespaceShowsOnlyWhatIsNamed(t *testing.T) {
 
 func TestNamespaceLeavesNoRights(t *testing.T) {
 	t.Parallel()
-	got := newJail(t).sh(`grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; ulimit -c`)
+	got := newJail(t).sh(`grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Umask)' /proc/self/status; ulimit -c; wc -c < /proc/locks`)
+	mask := unix.Umask(0) // which is the process's: for the time of two system calls
+	unix.Umask(mask)
+	if own := fmt.Sprintf("Umask:\t%04o\n", mask); !strings.Contains(got, own) {
+		t.Errorf("no %q in\n%s", own, got)
+	}
 	for _, want := range []string{"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "Groups:\t \n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
@@ -239,7 +246,7 @@ func userNamespace(call string) error {
 		return errno
 	}
 	if pid == 0 {
-		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0) // it does not return
 	}
 	return nil
 }
@@ -328,5 +335,20 @@ func TestNamespaceShowsWhatIsThereNow(t *testing.T) {
 	s.Service.Readable = []string{release + "-missing"}
 	if _, err := j.rt.Start(t.Context(), s); tenement.CodeOf(err) != tenement.CodeUnavailable || tenement.HintOf(err) == "" {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestNamespaceShowsAllOfEtc: what is shown of it already is not written to.
+func TestNamespaceShowsAllOfEtc(t *testing.T) {
+	t.Parallel()
+	j := newJail(t)
+	before, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Skip("this machine has no resolv.conf")
+	}
+	s := j.spec("alice", "cat /etc/resolv.conf")
+	s.Service.Readable = []string{"/etc"}
+	if got := j.run(s); got != string(before) {
+		t.Errorf("%q, the machine's is %q", got, before)
 	}
 }

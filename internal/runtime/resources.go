@@ -10,14 +10,26 @@ import (
 
 // Freeze implements [Process]. Without a cgroup, what has left the process group goes on.
 func (p *hostProcess) Freeze() error {
+	if p.at.freeze != nil {
+		return p.at.freeze()
+	}
 	if p.group != nil {
 		return p.group.Freeze()
 	}
-	return ignoreGone(p.handle.signalGroup(syscall.SIGSTOP))
+	if err := p.handle.signalGroup(syscall.SIGSTOP); err != nil {
+		return ignoreGone(err)
+	}
+	if err := p.handle.awaitStop(); err != nil {
+		return errors.Join(err, p.Thaw())
+	}
+	return nil
 }
 
 // Thaw implements [Process].
 func (p *hostProcess) Thaw() error {
+	if p.at.thaw != nil {
+		return p.at.thaw()
+	}
 	if p.group != nil {
 		return p.group.Thaw()
 	}

@@ -133,7 +133,7 @@ func (b *builder) build(v view, serviceDir string, hidden []string) error {
 	for _, step := range []func() error{
 		func() error { return b.makePlaces(places...) },
 		func() error { return b.link(v.links) },
-		func() error { return writeFiles(b.root+"/etc", map[string]string{"resolv.conf": v.resolver}) },
+		func() error { return b.writeResolver(v.resolver) },
 		b.mountProc,
 		b.makeDevices,
 		func() error { return b.hide(hidden) },
@@ -148,7 +148,7 @@ func (b *builder) build(v view, serviceDir string, hidden []string) error {
 
 // coverData mounts an empty directory in the place of all tenants' data.
 func (b *builder) coverData(dataDir string) error {
-	if err := makePlace(b.root+dataDir, true); err != nil {
+	if err := makePlace(b.root, dataDir, true); err != nil {
 		return err
 	}
 	return unix.Mount("tenement", b.root+dataDir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "mode=0755,size=64k,nr_inodes=1k")
@@ -171,7 +171,7 @@ func (b *builder) mountRoots() error {
 
 func openTrees(binds []bind) (trees []int, err error) {
 	for _, b := range binds {
-		tree, err := openTree(b.source, b.writable)
+		tree, err := openSource(b)
 		if err != nil {
 			closeAllFDs(trees)
 			return nil, err
@@ -187,9 +187,28 @@ func closeAllFDs(fds []int) {
 	}
 }
 
+// openSource takes what b shows. Its source was found without links; where one is now, a
+// tenant has just put it there.
+func openSource(b bind) (tree int, err error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, b.source, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: b.source, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }() // a path
+	tree, err = openTreeAt(fd, "", b.writable)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", b.source, err)
+	}
+	return tree, nil
+}
+
 // openTree takes a file or directory of the host, with all that is mounted below it.
 func openTree(path string, writable bool) (fd int, err error) {
-	fd, err = unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
+	return openTreeAt(unix.AT_FDCWD, path, writable)
+}
+
+func openTreeAt(dir int, path string, writable bool) (fd int, err error) {
+	fd, err = unix.OpenTree(dir, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return -1, &os.PathError{Op: "open_tree", Path: path, Err: err}
 	}
@@ -211,7 +230,7 @@ func attach(tree int, root, path string) error {
 	if err := unix.Fstat(tree, &stat); err != nil {
 		return err
 	}
-	if err := makePlace(root+path, stat.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
+	if err := makePlace(root, path, stat.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return err
 	}
 	return attachAt(tree, root, path)
@@ -238,22 +257,35 @@ func attachAt(tree int, root, path string) error {
 	return nil
 }
 
-// makePlace makes an empty directory or file to mount on, unless there is one.
-func makePlace(at string, dir bool) error {
-	if _, err := os.Lstat(at); err == nil {
-		return nil
+// makePlace makes an empty directory or file to mount on, unless there is one. It follows
+// no link on the way: some may be a tenant's, and lead to where it could not make anything.
+func makePlace(root, path string, dir bool) error {
+	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer func() { _ = unix.Close(at) }() // a path
+	parents, name := filepath.Split(strings.Trim(path, "/"))
+	for parent := range strings.FieldsFuncSeq(parents, func(r rune) bool { return r == '/' }) {
+		if err := unix.Mkdirat(at, parent, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return &os.PathError{Op: "mkdir", Path: path, Err: err}
+		}
+		next, err := unix.Openat(at, parent, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		_ = unix.Close(at) // a path
+		at = next
 	}
 	if dir {
-		return os.MkdirAll(at, 0o755)
+		err = unix.Mkdirat(at, name, 0o755)
+	} else {
+		err = unix.Mknodat(at, name, unix.S_IFREG|0o444, 0)
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return &os.PathError{Op: "make the place for", Path: path, Err: err}
 	}
-	file, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
-	if err != nil {
-		return err
-	}
-	return file.Close()
+	return nil
 }
 
 func (b *builder) link(links map[string]string) error {
@@ -276,10 +308,18 @@ func (b *builder) link(links map[string]string) error {
 	return nil
 }
 
+// writeResolver writes resolv.conf, unless the service was given that of the machine.
+func (b *builder) writeResolver(text string) error {
+	if _, err := os.Lstat(b.root + "/etc/resolv.conf"); err == nil {
+		return nil
+	}
+	return writeFiles(b.root+"/etc", map[string]string{"resolv.conf": text})
+}
+
 // What of /proc is about the machine and not about a process: other runtimes keep the
 // same entries from containers (config-linux.md of the OCI, maskedPaths, readonlyPaths).
 var (
-	maskedProc   = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"}
+	maskedProc   = []string{"acpi", "asound", "interrupts", "kcore", "key-users", "keys", "latency_stats", "locks", "sched_debug", "scsi", "timer_list", "timer_stats"}
 	readOnlyProc = []string{"bus", "fs", "irq", "sys", "sysrq-trigger"}
 )
 
@@ -363,7 +403,7 @@ func (b *builder) makeDevices() error {
 // makePlaces makes what is mounted on at each start.
 func (b *builder) makePlaces(paths ...string) error {
 	for _, path := range paths {
-		if err := makePlace(b.root+path, true); err != nil {
+		if err := makePlace(b.root, path, true); err != nil {
 			return err
 		}
 	}

@@ -2,11 +2,15 @@ package runtime
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"tenement"
 	"tenement/internal/network"
@@ -54,14 +58,18 @@ func newView(service *tenement.Service, own []string) (view, error) {
 			v.addSystem(path)
 		}
 	}
+	tenants, err := placesOfTenants(service)
+	if err != nil {
+		return view{}, err
+	}
 	for _, path := range own {
-		if err := v.add(path, false); err != nil {
+		if err := v.add(path, false, tenants); err != nil {
 			continue // an argument that only looks like a path, or a start that fails by itself
 		}
 	}
 	for key, paths := range map[string][]string{"readable": service.Readable, "writable": service.Writable} {
 		for _, path := range paths {
-			if err := v.add(path, key == "writable"); err != nil {
+			if err := v.add(path, key == "writable", tenants); err != nil {
 				return view{}, &tenement.Error{
 					Code: tenement.CodeUnavailable, Op: "show " + path + " to " + service.Name, Err: err,
 					Hint: "make it, or take it from `" + key + "` of [service." + service.Name + "]",
@@ -70,7 +78,6 @@ func newView(service *tenement.Service, own []string) (view, error) {
 		}
 	}
 	v.simplify()
-	var err error
 	v.resolver, err = resolver(service.Egress)
 	return v, err
 }
@@ -107,8 +114,8 @@ func (v *view) addSystem(path string) {
 
 // add shows a path, and what it leads to at its own place: a program finds its files by
 // either.
-func (v *view) add(path string, writable bool) error {
-	source, err := filepath.EvalSymlinks(path)
+func (v *view) add(path string, writable bool, tenants []string) error {
+	source, err := resolve(path, tenants)
 	if err != nil {
 		return err
 	}
@@ -116,21 +123,79 @@ func (v *view) add(path string, writable bool) error {
 	return nil
 }
 
+// placesOfTenants are the directories, without links, in which tenants make files, and so
+// links to whatever they like.
+func placesOfTenants(service *tenement.Service) ([]string, error) {
+	var places []string
+	for _, path := range append([]string{filepath.Dir(service.DataDir)}, service.Writable...) {
+		place, err := filepath.EvalSymlinks(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, place)
+	}
+	return places, nil
+}
+
+// resolve is where path leads to, without any link: [filepath.EvalSymlinks], but for links
+// that lie in a place of tenants, which are an error. They would show their maker whatever
+// on this machine they name.
+func resolve(path string, tenants []string) (string, error) {
+	at, rest := "/", strings.Split(filepath.Clean(path), "/")
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
+		}
+		target, err := os.Readlink(filepath.Join(at, name))
+		if errors.Is(err, unix.EINVAL) { // no link
+			at = filepath.Join(at, name)
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		for _, place := range tenants {
+			if within(place, at) {
+				return "", fmt.Errorf("%s is a link that a tenant may have made", filepath.Join(at, name))
+			}
+		}
+		if links++; links > maxLinks {
+			return "", &os.PathError{Op: "resolve", Path: path, Err: unix.ELOOP}
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return at, nil
+}
+
 // ownPaths is what the command names: the working directory, the program with every link
 // on the way to it, and arguments that are absolute paths, such as a script's. A program
-// of a Python virtual environment comes with all of that.
+// of a Python virtual environment comes with all of that. What lies in the data directory
+// is there anyhow, and its tenant's: a link there leads nowhere from here. Nor is shown
+// what the data directory lies in, "/" first of all.
 func ownPaths(s Spec, c command) []string {
 	var paths []string
-	if !within(s.DataDir, c.dir) {
+	if !within(s.DataDir, c.dir) && !within(c.dir, s.DataDir) {
 		paths = append(paths, c.dir)
 	}
 	for _, word := range c.args[1:] {
 		path := filepath.Clean(word)
-		if filepath.IsAbs(path) && !within(path, s.DataDir) && !within(filepath.Dir(s.Service.DataDir), path) { // "/" is not meant to be shown
+		if filepath.IsAbs(path) && !within(path, s.DataDir) && !within(filepath.Dir(s.Service.DataDir), path) {
 			paths = append(paths, path)
 		}
 	}
-	for path := filepath.Clean(c.path); ; {
+	for path := filepath.Clean(c.path); !within(s.DataDir, path); {
 		paths = append(paths, path)
 		prefix := filepath.Dir(filepath.Dir(path))
 		if _, err := os.Stat(filepath.Join(prefix, "pyvenv.cfg")); err == nil {
@@ -145,6 +210,7 @@ func ownPaths(s Spec, c command) []string {
 		}
 		path = target
 	}
+	return paths
 }
 
 // maxLinks bounds the links on the way to a program, as the kernel does

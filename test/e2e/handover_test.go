@@ -414,8 +414,8 @@ func TestKeepAnswersWhoWaits(t *testing.T) {
 	d.command("spawn", "slow:alice", "--no-wake")
 	answered := make(chan answer, 1)
 	go func() { answered <- d.do(http.MethodGet, "alice.slow.localhost", "/", "") }()
-	runtimetest.Eventually(t, "it is starting", func() bool {
-		return strings.Contains(d.command("inspect", "slow:alice"), "starting")
+	runtimetest.Eventually(t, "it has a process", func() bool {
+		return strings.Contains(d.command("inspect", "slow:alice"), "\npid ")
 	})
 	tenant := d.pid("slow:alice")
 	t.Cleanup(func() { _ = syscall.Kill(tenant, syscall.SIGKILL) })

@@ -43,7 +43,13 @@ func runInOwnNetwork() error {
 	if err != nil {
 		return err
 	}
+	left, err := os.Open(self)
+	if err != nil {
+		return err
+	}
+	defer left.Close()
 	again := exec.Command(self, os.Args[1:]...)
+	again.ExtraFiles = []*os.File{left} // as a shell may leave one to a daemon: no tenant is to have it
 	again.Env = append(os.Environ(), ownNetwork+"=1")
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
 	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGQUIT}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"tenement"
+	"tenement/internal/runtime"
+)
+
+// isolatedBy lists the services that ask for a degree of isolation.
+func (e *examination) isolatedBy(degree tenement.Isolation) (names []string) {
+	if e.config == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.config.Services)) {
+		if e.config.Services[name].Isolation == degree {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// checkNamespaces says whether instances can be given what is their own alone, which
+// matters to services that ask for it.
+func checkNamespaces(_ context.Context, e *examination) []finding {
+	wanted := e.isolatedBy(tenement.IsolationNamespace)
+	err := runtime.CheckNamespaces()
+	switch {
+	case err != nil && len(wanted) == 0:
+		return found(verdictOK, "none can be made, and no service asks for them: "+err.Error(), tenement.HintOf(err))
+	case err != nil:
+		return found(verdictFail, strings.Join(wanted, ", ")+" cannot start: "+err.Error(), tenement.HintOf(err))
+	case runtime.LandlockVersion() == 0:
+		return found(verdictWarn, "they can be made, without Landlock as a second wall behind what a program sees of the file system",
+			"boot a kernel of 5.13 or newer with landlock among lsm=")
+	}
+	return found(verdictOK, fmt.Sprintf("they can be made, with version %d of Landlock", runtime.LandlockVersion()), "")
+}
+
+// checkSandbox does so for sandboxes.
+func checkSandbox(_ context.Context, e *examination) []finding {
+	wanted := e.isolatedBy(tenement.IsolationSandbox)
+	path, err := runtime.FindRunsc()
+	switch {
+	case err == nil:
+		return found(verdictOK, path+", version "+runtime.RunscVersion+", platform "+runtime.RunscPlatform, "")
+	case len(wanted) == 0:
+		return found(verdictOK, "none can be made, and no service asks for one: "+err.Error(), tenement.HintOf(err))
+	}
+	return found(verdictFail, strings.Join(wanted, ", ")+" cannot start: "+err.Error(), tenement.HintOf(err))
+}
