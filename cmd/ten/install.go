@@ -33,7 +33,7 @@ const (
 	socketUnit  = "tenement.socket"
 	unitDir     = "/etc/systemd/system"
 
-	daemonUser   = "tenement" // the account that install makes
+	daemonUser   = "tenement" // the account that install makes when it is asked for
 	systemBinary = "/usr/local/bin/ten"
 )
 
@@ -97,14 +97,14 @@ func (a *app) installCommand() *cobra.Command {
 			return a.install(cmd.Context(), i)
 		},
 	}
-	cmd.Flags().StringVar(&owner, "user", daemonUser, "`user` the daemon and, without stronger isolation, its tenants run as; the default one is made")
+	cmd.Flags().StringVar(&owner, "user", "", "`user` the daemon runs as: root, so that tenants are isolated, or one that they all share; "+daemonUser+" is made (default: that of the unit that is there, else root)")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "print every file and command, and change nothing")
 	return cmd
 }
 
 // planInstall finds out what the installation is to be, and changes nothing.
 func (a *app) planInstall(owner string) (*installation, error) {
-	i := &installation{User: owner, Config: a.systemConfigPath(), FrontName: daemon.FrontName}
+	i := &installation{User: chooseUser(owner, "/"), Config: a.systemConfigPath(), FrontName: daemon.FrontName}
 	var err error
 	if i.Config, err = filepath.Abs(i.Config); err != nil {
 		return nil, err
@@ -137,6 +137,24 @@ func (a *app) planInstall(owner string) (*installation, error) {
 		}
 	}
 	return i, nil
+}
+
+// chooseUser is whom the daemon is to run as: who was given, else who the unit below root
+// has, because an install for a new address must not make another user of it.
+func chooseUser(given, root string) string { return cmp.Or(given, unitSetting(root, "User"), "root") }
+
+// unitSetting is one of the daemon's unit below root; "" without a unit.
+func unitSetting(root, name string) string {
+	text, err := os.ReadFile(filepath.Join(root, unitDir, serviceUnit))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+"="); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }
 
 // unitWord is what needs no quoting in a unit (systemd.syntax(7)) and is no
@@ -346,6 +364,9 @@ func (a *app) welcome(ctx context.Context, i *installation) error {
 		return &tenement.Error{Code: tenement.CodeOf(err), Op: "wait for the daemon", Err: err, Hint: "journalctl -n 30 -u " + serviceUnit}
 	}
 	fmt.Fprintf(a.stderr, "tenement serves %s; its configuration is %s\n", i.ListenStream, i.Config)
+	if !i.Root() {
+		fmt.Fprintf(a.stderr, "all tenants run as %s and are not isolated; for isolation: ten install --user root\n", i.User)
+	}
 	_, err = os.Stat(filepath.Join(daemon.StateDir(i.DataDir), "api_token"))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +18,7 @@ import (
 	"tenement/internal/cgroup"
 	"tenement/internal/config"
 	"tenement/internal/daemon"
+	"tenement/internal/disk"
 )
 
 func (a *app) uninstallCommand() *cobra.Command {
@@ -26,7 +28,7 @@ func (a *app) uninstallCommand() *cobra.Command {
 		Short: "End the daemon and remove its systemd units; data and configuration stay",
 		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			plan := removal()
+			plan := removal("/")
 			if purge {
 				remains, err := a.remains()
 				if err != nil {
@@ -60,7 +62,7 @@ func (a *app) uninstall(ctx context.Context, plan []step, purge bool) error {
 	if err := underSystemd("uninstall"); err != nil {
 		return err
 	}
-	m := &machine{root: "/", run: runProgram, user: lookUser, tell: func(what, name string) {
+	m := &machine{root: "/", run: runProgram, user: lookUser, networks: daemon.RemoveNetworks, tell: func(what, name string) {
 		fmt.Fprintf(a.stderr, "%s %s\n", what, name)
 	}}
 	if err := m.apply(ctx, plan); err != nil {
@@ -76,16 +78,19 @@ func (a *app) uninstall(ctx context.Context, plan []step, purge bool) error {
 	return nil
 }
 
-// removal takes back what install did to systemd. The account stays, for its number
+// removal takes back what install did to systemd below root. The account stays, for its number
 // must go to nobody else while files of its own may be about; so does the program.
-func removal() []step {
-	return []step{
-		stopUnits{},
+func removal(root string) []step {
+	plan := []step{stopUnits{}}
+	if dataDir := unitSetting(root, "ReadWritePaths"); dataDir != "" && chooseUser("", root) == "root" {
+		plan = append(plan, removeNetworks{dataDir: dataDir})
+	}
+	return append(plan,
 		removeFile{path: filepath.Join(unitDir, serviceUnit)},
 		removeFile{path: filepath.Join(unitDir, tenantsUnit)},
 		removeFile{path: filepath.Join(unitDir, socketUnit)},
 		runCommand{command: []string{"systemctl", "daemon-reload"}},
-	}
+	)
 }
 
 // remains is what --purge removes besides.
@@ -113,6 +118,7 @@ type stopUnits struct{}
 
 func (stopUnits) describe(w io.Writer) {
 	fmt.Fprintf(w, "run systemctl disable --now %s %s %s\n", socketUnit, serviceUnit, tenantsUnit)
+	fmt.Fprintf(w, "run systemctl stop %s\n", sliceUnit)
 }
 
 func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
@@ -133,6 +139,8 @@ func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
 		return nil, err
 	}
 	m.tell("stopped", strings.Join(units, ", "))
+	// systemd keeps the slice, and so its cgroup. One that is not there cannot be stopped.
+	_, _ = m.run(ctx, "systemctl", "stop", sliceUnit)
 	if group = strings.TrimSpace(group); group == "" {
 		return nil, nil
 	}
@@ -144,6 +152,18 @@ func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
 	}
 	m.tell("killed", "what the daemon left running")
 	return nil, left.Kill()
+}
+
+// removeNetworks removes what the daemon has left of its tenants' networks, if it was
+// killed: interfaces and nftables rules, and what it had switched on for them.
+type removeNetworks struct{ dataDir string }
+
+func (removeNetworks) describe(w io.Writer) {
+	fmt.Fprintln(w, "remove the interfaces and rules of tenants' networks, if a daemon that was killed has left any")
+}
+
+func (r removeNetworks) do(_ context.Context, m *machine) (func() error, error) {
+	return nil, m.networks(r.dataDir)
 }
 
 // removeFile is one file, or one directory if it is empty. One that is not there is
@@ -211,7 +231,7 @@ func (p purgeDir) do(_ context.Context, m *machine) (func() error, error) {
 	}
 	for _, entry := range entries {
 		if entry.Name() != state {
-			err = errors.Join(err, root.RemoveAll(entry.Name()))
+			err = errors.Join(err, removeInstances(path, entry), root.RemoveAll(entry.Name()))
 		}
 	}
 	// Last, for it is by this one that a directory is known to be ours.
@@ -226,6 +246,35 @@ func (p purgeDir) do(_ context.Context, m *machine) (func() error, error) {
 		return nil, nil // a volume of its own: emptied is all it can be
 	}
 	return nil, os.Remove(path)
+}
+
+// removeInstances removes those of a service, with the limits that the kernel keeps for
+// their users. What is none of ours goes with the directory.
+func removeInstances(dataDir string, service fs.DirEntry) error {
+	if !service.IsDir() { // but a file, or a link
+		return nil
+	}
+	entries, err := os.ReadDir(filepath.Join(dataDir, service.Name()))
+	if err != nil {
+		return err
+	}
+	root, err := disk.Open(dataDir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, entry := range entries {
+		info, failed := entry.Info()
+		if failed != nil || !info.IsDir() {
+			continue
+		}
+		owner, _ := info.Sys().(*syscall.Stat_t)
+		failed = root.Remove(tenement.InstanceID{Service: service.Name(), Name: entry.Name()}, int(owner.Uid))
+		if tenement.CodeOf(failed) != tenement.CodeInvalid { // which is no name of an instance
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
 }
 
 // check refuses what is not plainly a data directory and nothing else.

@@ -46,6 +46,10 @@ func newLab(t *testing.T) *lab {
 		},
 		user: func(string) (int, int, error) { return os.Getuid(), os.Getgid(), nil },
 		tell: func(what, name string) { l.told = append(l.told, what+" "+name) },
+		networks: func(dataDir string) error {
+			l.runs = append(l.runs, "networks of "+dataDir)
+			return nil
+		},
 	}
 	for _, dir := range []string{unitDir, "/usr/local/bin", "/var/lib"} {
 		l.mkdir(dir)
@@ -203,6 +207,22 @@ func TestFailedInstallLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestInstallKeepsTheUser: one that was named once need not be named again.
+func TestInstallKeepsTheUser(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for _, test := range []struct{ given, want string }{{"", "root"}, {"", "root"}, {"tenement", "tenement"}, {"", "tenement"}, {"root", "root"}, {"", "root"}} {
+		i := sample()
+		i.User = chooseUser(test.given, l.root)
+		if i.User != test.want {
+			t.Errorf("with --user %q: %s, want %s", test.given, i.User, test.want)
+		}
+		if err := l.apply(t.Context(), i.plan(false)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestListenStream(t *testing.T) {
 	t.Parallel()
 	for listen, want := range map[string]string{
@@ -266,7 +286,7 @@ func TestUninstallKeepsData(t *testing.T) {
 	l.write("/sys/fs/cgroup/system.slice/tenement.service/cgroup.events", "populated 1\n")
 	l.write("/sys/fs/cgroup/system.slice/tenement.service/cgroup.kill", "")
 	for range 2 { // once more is no error
-		if err := l.apply(t.Context(), removal()); err != nil {
+		if err := l.apply(t.Context(), removal(l.root)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -279,8 +299,29 @@ func TestUninstallKeepsData(t *testing.T) {
 	if killed, err := os.ReadFile(l.path("/sys/fs/cgroup/system.slice/tenement.service/cgroup.kill")); string(killed) != "1" {
 		t.Errorf("what was left running was not ended: %q, %v", killed, err)
 	}
+	if slices.Contains(l.runs, "networks of /var/lib/tenement") {
+		t.Error("tenants who are the daemon's user had networks")
+	}
 	if !slices.Contains(l.runs, "systemctl disable --now tenement.socket tenement.service tenement-tenants.service") {
 		t.Errorf("not stopped: %q", l.runs)
+	}
+}
+
+// TestUninstallRemovesNetworks: after the units have ended, those of a root daemon.
+func TestUninstallRemovesNetworks(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	i := sample()
+	i.User = "root"
+	if err := errors.Join(l.apply(t.Context(), i.plan(false)), l.apply(t.Context(), removal(l.root))); err != nil {
+		t.Fatal(err)
+	}
+	stop := slices.Index(l.runs, "systemctl disable --now tenement.socket tenement.service tenement-tenants.service")
+	if remove := slices.Index(l.runs, "networks of /var/lib/tenement"); stop < 0 || remove < stop {
+		t.Errorf("ran %q", l.runs)
+	}
+	if l.exists(unitDir + "/" + serviceUnit) {
+		t.Error("the unit is still there")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -64,8 +65,10 @@ func (t *tenancy) stateDir(name string) string {
 
 // ownName tells what belongs to this data directory from what other daemons have on the
 // machine: digits and letters, one for two of length.
-func (t *tenancy) ownName(length int) string {
-	sum := sha256.Sum256([]byte(t.daemon.Config.DataDir))
+func (t *tenancy) ownName(length int) string { return ownName(t.daemon.Config.DataDir, length) }
+
+func ownName(dataDir string, length int) string {
+	sum := sha256.Sum256([]byte(dataDir))
 	return hex.EncodeToString(sum[:length/2])
 }
 
@@ -97,7 +100,7 @@ func (t *tenancy) openNamespace() (*runtime.Namespace, error) {
 			Hint: `mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) and run the daemon as root, or set isolation = "process"`,
 		}
 	}
-	pool, err := network.Open(network.Options{Name: "t" + t.ownName(6), Ready: networksReady, Log: t.daemon.Log})
+	pool, err := network.Open(network.Options{Name: networkName(t.daemon.Config.DataDir), Ready: networksReady, Log: t.daemon.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +111,19 @@ func (t *tenancy) openNamespace() (*runtime.Namespace, error) {
 	t.isolation.networks = pool
 	t.closers = append(t.closers, closer(t.closeNetworks), namespace)
 	return namespace, nil
+}
+
+func networkName(dataDir string) string { return "t" + ownName(dataDir, 6) }
+
+// RemoveNetworks removes what a daemon that was killed has left of its tenants' networks
+// on the machine, whose data directory has this absolute path. No daemon may have it, and
+// no tenant run. Errors: CodeUnavailable.
+func RemoveNetworks(dataDir string) error {
+	pool, err := network.Open(network.Options{Name: networkName(dataDir), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(pool.Sweep(), pool.Close())
 }
 
 // sandboxParent is where all users may pass, and what is not needed after the next boot.

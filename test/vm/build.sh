@@ -49,9 +49,18 @@ chmod +x "$work/initrd/init"
 (cd "$work/initrd" && find . | cpio --quiet -o -H newc | gzip -1) >"$out/initrd"
 
 # Root file system. There is no udev, so what waits for devices is masked.
-debootstrap --variant=minbase --include=systemd,systemd-sysv "$VERSION_CODENAME" "$work/root" "$mirror" >"$work/log" 2>&1 ||
+debootstrap --variant=minbase --include=systemd,systemd-sysv,kmod "$VERSION_CODENAME" "$work/root" "$mirror" >"$work/log" 2>&1 ||
 	{ tail -n 30 "$work/log" "$work/root/debootstrap/debootstrap.log" >&2; exit 1; }
 cd "$work/root"
+# What networks of tenants ask the kernel for, which loads it by itself: nf_tables and
+# what it needs, and veth.
+version=$(basename "$work"/kernel/lib/modules/*)
+for part in crypto lib net/netfilter net/ipv4/netfilter net/ipv6/netfilter drivers/net/veth.ko; do
+	mkdir -p "$(dirname "usr/lib/modules/$version/kernel/$part")"
+	cp -r "$work/kernel/lib/modules/$version/kernel/$part" "usr/lib/modules/$version/kernel/$part"
+done
+cp "$work/kernel/lib/modules/$version"/modules.builtin* "$work/kernel/lib/modules/$version/modules.order" "usr/lib/modules/$version"
+chroot . depmod "$version"
 # The generators find nothing here and take seconds of each reload.
 rm -rf usr/lib/systemd/system-generators usr/lib/systemd/system-environment-generators
 rm -rf var/cache/apt var/lib/apt/lists usr/share/doc usr/share/man usr/share/locale usr/share/info

@@ -39,10 +39,16 @@ domain = "localhost"
 command = "sh -c 'ulimit -Sn >$DATA_DIR/limit; exec ` + program + `'"
 health = "/health"
 idle_timeout = 0
+readable = ["/srv/notes"]
+memory_limit_mb = 256
+pids_limit = 100
 
 [service.notes.env]
 DATA_DIR = "{data_dir}/{id}"
 `
+
+// none is a set of capabilities, as /proc has it.
+const none = "0000000000000000"
 
 // patience bounds each wait, on a machine that is emulated and busy.
 const patience = 3 * time.Minute
@@ -143,16 +149,20 @@ func replaced(t *testing.T, old int) {
 	active(t)
 }
 
-// tenants are the processes of the notes program.
+// tenants are the processes of the notes program, whatever its path is where they see it.
 func tenants(t *testing.T) []int {
 	t.Helper()
+	want, err := os.Stat(program)
+	if err != nil {
+		t.Fatal(err)
+	}
 	list, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var pids []int
 	for _, link := range list {
-		if target, err := os.Readlink(link); err == nil && target == program {
+		if target, err := os.Stat(link); err == nil && os.SameFile(target, want) {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link)))
 			if err != nil {
 				t.Fatal(err)
@@ -240,6 +250,13 @@ func field(t *testing.T, pid int, file, name string) string {
 	}
 	t.Fatalf("no %q in %s", name, text)
 	return ""
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 func exists(path string) bool {

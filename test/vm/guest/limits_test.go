@@ -100,6 +100,7 @@ func runsSuites(t *testing.T) {
 		t.Logf("measured: %s: %d tests passed, %d were skipped", binary, strings.Count(text, "--- PASS"), strings.Count(text, "--- SKIP"))
 	}
 	suite("cgroup.test", "Limits|Refused|Missing|Freeze", "")
+	suite("runtime.test", "^TestNamespace$$", "")
 	run(t, "systemctl", "start", "suite-keeper")
 	suite("runtime.test", "TestHostWithCgroups/^(freeze_and_thaw|kill_ends_what_is_frozen|usage|out_of_memory|a_child.*|processes|share_of.*|weights)$$",
 		"TENEMENT_CGROUP=/sys/fs/cgroup"+property(t, "suite-keeper", "ControlGroup"))
@@ -111,7 +112,7 @@ func installsLimits(t *testing.T) {
 		write(t, to, string(must(os.ReadFile(filepath.Join(payload, from)))), 0o755)
 	}
 	write(t, configFile, limitsConfiguration, 0o644)
-	run(t, payload+"/ten", "install")
+	run(t, payload+"/ten", "install", "--user", "tenement") // root's limits are part of the other lives
 	if status, text, err := demand(t, "notes", "/health", patience); err != nil || status != http.StatusOK {
 		t.Fatalf("notes: %d %s %v", status, text, err)
 	}

@@ -27,6 +27,9 @@ const (
 	mebibyte = 1 << 20
 )
 
+// unitCapabilities are those of the unit of a root daemon, as setpriv(1) has them.
+const unitCapabilities = "+chown,+dac_override,+dac_read_search,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_admin,+sys_chroot,+sys_ptrace,+sys_admin,+mknod"
+
 var (
 	alice = tenement.InstanceID{Service: "api", Name: "alice"}
 	bob   = tenement.InstanceID{Service: "api", Name: "bob"}
@@ -55,6 +58,7 @@ func TestStorageQuota(t *testing.T) {
 		step{"what it costs a start", q.isCheap},
 		step{"what seccomp must prevent", q.canBeLeft},
 		step{"a tenant of a daemon", boundsATenant},
+		step{"nothing is left of what was purged", purgesRecords},
 	)
 }
 
@@ -313,7 +317,8 @@ storage_quota_mb = 8
 DATA_DIR = "{data_dir}/{id}"
 `, 0o600)
 	const config = "--config=/srv/whole/tenement.toml"
-	daemon := exec.CommandContext(t.Context(), payload+"/ten", "serve", config)
+	// With the capabilities that the unit leaves it.
+	daemon := exec.CommandContext(t.Context(), "setpriv", "--no-new-privs", "--bounding-set=-all,"+unitCapabilities, payload+"/ten", "serve", config)
 	daemon.Cancel = func() error { return daemon.Process.Signal(syscall.SIGTERM) }
 	var said bytes.Buffer
 	daemon.Stdout, daemon.Stderr = &said, &said
@@ -344,4 +349,15 @@ DATA_DIR = "{data_dir}/{id}"
 	eventually(t, "the kernel's record is gone", func() bool {
 		return !slices.ContainsFunc(recorded(t, 1_900_000_000), func(id int) bool { return id != bobUID })
 	})
+	run(t, payload+"/ten", "spawn", "notes:carol", config)
+}
+
+// purgesRecords: an uninstall takes away the limits of instances that were not deleted.
+func purgesRecords(t *testing.T) {
+	ours := func(id int) bool { return id != bobUID }
+	if !slices.ContainsFunc(recorded(t, 1_900_000_000), ours) {
+		t.Fatal("the kernel has no record that could be left")
+	}
+	run(t, payload+"/ten", "uninstall", "--purge", "--yes", "--config=/srv/whole/tenement.toml")
+	eventually(t, "the kernel's records are gone", func() bool { return !slices.ContainsFunc(recorded(t, 1_900_000_000), ours) })
 }

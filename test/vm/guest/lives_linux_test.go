@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +21,8 @@ func TestFirstBoot(t *testing.T) {
 		step{"the units are right", checksUnits},
 		step{"the unit's restrictions hold", holdsRestrictions},
 		step{"a request wakes a tenant", wakes},
+		step{"the tenant is isolated", isIsolated},
+		step{"the tenant has a network of its own", hasNetwork},
 		step{"a second install disturbs nothing", installsAgain},
 		step{"the daemon is killed", losesDaemon},
 		step{"the daemon hangs", freezesDaemon},
@@ -51,7 +52,7 @@ func TestAfterPowerCut(t *testing.T) {
 		step{"uninstall keeps the data", uninstalls},
 		step{"purge removes the data", purges},
 		step{"an install that fails leaves nothing", failsToInstall},
-		step{"install as root with a first configuration", installsAsRoot},
+		step{"install for a user with a first configuration", installsForUser},
 	)
 }
 
@@ -65,7 +66,7 @@ func installs(t *testing.T) {
 	write(t, program, string(programText), 0o755)
 	write(t, configFile, configuration, 0o644)
 	// An operator's own setting, and a watchdog that a test can wait for.
-	write(t, dropIn, "[Service]\nWatchdogSec=15\n", 0o644)
+	write(t, dropIn, "[Service]\nWatchdogSec=30\n", 0o644)
 	token, messages, status := try(t, payload+"/ten", "install")
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s", status, messages)
@@ -89,13 +90,6 @@ func installs(t *testing.T) {
 	}
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
 func checksUnits(t *testing.T) {
 	if _, complaints, status := try(t, "systemd-analyze", "verify", "--recursive-errors=no", "/etc/systemd/system/"+service, "/etc/systemd/system/"+socket, "/etc/systemd/system/"+keeper); status != 0 || strings.Contains(complaints, "tenement") {
 		t.Errorf("systemd-analyze verify: exit status %d\n%s", status, complaints)
@@ -108,8 +102,8 @@ func checksUnits(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Type": "notify", "NotifyAccess": "main", "Delegate": "no", "KillMode": "process", "Restart": "always", "OOMPolicy": "continue",
-		"WatchdogUSec": "15s", "User": "tenement", "NoNewPrivileges": "yes", "ProtectSystem": "full", "ProtectHome": "read-only",
-		"TasksMax": "infinity", "LimitNOFILE": "1048576", "LimitNOFILESoft": "1024", "CapabilityBoundingSet": "", "TimeoutStopUSec": "2min",
+		"WatchdogUSec": "30s", "User": "root", "NoNewPrivileges": "yes", "ProtectSystem": "full", "ProtectHome": "read-only",
+		"TasksMax": "infinity", "LimitNOFILE": "1048576", "LimitNOFILESoft": "1024", "TimeoutStopUSec": "2min", "DevicePolicy": "closed",
 	} {
 		if got := property(t, service, name); got != want {
 			t.Errorf("%s=%s, want %s", name, got, want)
@@ -126,17 +120,23 @@ func holdsRestrictions(t *testing.T) {
 	if got, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); got != ten {
 		t.Errorf("the daemon is %s, want a copy of the program in %s", got, ten)
 	}
-	for name, want := range map[string]string{"CapBnd:": "0000000000000000", "NoNewPrivs:": "1", "Seccomp:": "2"} {
+	for name, want := range map[string]string{"CapBnd:": daemonCapabilities, "CapEff:": daemonCapabilities, "NoNewPrivs:": "1", "Seccomp:": "2", "Uid:": "0 0 0 0"} {
 		if got := field(t, pid, "status", name); got != want {
 			t.Errorf("%s %s, want %s", name, got, want)
 		}
 	}
-	uid, _, _ := strings.Cut(field(t, pid, "status", "Uid:"), " ")
-	if uid == "0" || uid != run(t, "id", "-u", "tenement") {
-		t.Errorf("the daemon runs as %s", uid)
-	}
+	wantsMounts(t, pid, " /usr/lib/modules ")
+}
+
+// daemonCapabilities are, by their numbers: chown 0, dac_override 1, dac_read_search 2,
+// fowner 3, fsetid 4, kill 5, setgid 6, setuid 7, setpcap 8, net_admin 12, sys_chroot 18,
+// sys_ptrace 19, sys_admin 21, mknod 27.
+const daemonCapabilities = "00000000082c11ff"
+
+func wantsMounts(t *testing.T, pid int, more string) {
+	t.Helper()
 	mounts := string(must(os.ReadFile(fmt.Sprintf("/proc/%d/mounts", pid))))
-	for _, want := range []string{" /usr ext4 ro,", " /etc ext4 ro,", " /home ext4 ro,", " /var/lib/tenement ext4 rw,", "hidepid=invisible"} {
+	for _, want := range []string{" /usr ext4 ro,", " /etc ext4 ro,", " /home ext4 ro,", " /var/lib/tenement ext4 rw,", more} {
 		if !strings.Contains(mounts, want) {
 			t.Errorf("no %q among the daemon's mounts:\n%s", want, mounts)
 		}
@@ -154,6 +154,11 @@ func wakes(t *testing.T) {
 	unit := property(t, keeper, "ControlGroup")
 	if !strings.HasPrefix(group, unit+"/") {
 		t.Errorf("the tenant is in %s, which is not below %s", group, unit)
+	}
+	for file, want := range map[string]string{"memory.max": "268435456", "pids.max": "100"} {
+		if got := strings.TrimSpace(string(must(os.ReadFile("/sys/fs/cgroup" + group + "/" + file)))); got != want {
+			t.Errorf("%s is %s, want %s", file, got, want)
+		}
 	}
 	if got := field(t, pid, "status", "NoNewPrivs:"); got != "1" {
 		t.Errorf("the tenant may gain privileges: %s", got)
@@ -195,6 +200,7 @@ func adopted(t *testing.T, before int) {
 // losesDaemon: whoever asks while there is no daemon waits in the socket.
 func losesDaemon(t *testing.T) {
 	daemonBefore, tenantBefore := mainPID(t), tenant(t)
+	end := linkOf(t, tenantBefore)
 	run(t, "systemctl", "kill", "--signal=KILL", "--kill-whom=main", service)
 	eventually(t, "the end of the daemon", func() bool { return !exists(fmt.Sprintf("/proc/%d", daemonBefore)) })
 	var group sync.WaitGroup
@@ -210,6 +216,9 @@ func losesDaemon(t *testing.T) {
 	remembers(t, "before")
 	writes(t, "after the kill")
 	adopted(t, tenantBefore)
+	if now := linkOf(t, tenantBefore); now != end {
+		t.Errorf("its network was at %s and is at %s", end, now)
+	}
 }
 
 // freezesDaemon: a daemon that does nothing at all is found out by the watchdog.
@@ -243,6 +252,7 @@ func queues(t *testing.T) {
 	if got := property(t, service, "Result"); got != "success" {
 		t.Errorf("the stop's result is %s", got)
 	}
+	leavesNothing(t)
 	remembers(t, "before", "after the kill", "after the hang")
 	replaced(t, daemonBefore)
 	writes(t, "after the stop")
@@ -267,7 +277,17 @@ func comesBack(t *testing.T) {
 
 func uninstalls(t *testing.T) {
 	tenant(t) // is awake
-	// What a daemon that was killed may have left behind.
+	// A daemon that was killed, and what it may have left behind.
+	write(t, dropIn, "[Service]\nRestart=no\n", 0o644)
+	run(t, "systemctl", "daemon-reload")
+	run(t, "systemctl", "kill", "--signal=KILL", "--kill-whom=main", service)
+	eventually(t, "the end of the daemon", func() bool { return property(t, service, "ActiveState") == "failed" })
+	if err := os.RemoveAll(filepath.Dir(dropIn)); err != nil {
+		t.Error(err)
+	}
+	if tables := tables(t); len(tables) != 1 {
+		t.Errorf("without the daemon there are the tables %q", tables)
+	}
 	left := exec.Command("sleep", "1000000")
 	if err := left.Start(); err != nil {
 		t.Fatal(err)
@@ -295,6 +315,8 @@ func uninstalls(t *testing.T) {
 	if awake := tenants(t); len(awake) > 0 {
 		t.Errorf("still awake: %v", awake)
 	}
+	leavesNothing(t)
+	eventually(t, "the slice is gone", func() bool { return !exists("/sys/fs/cgroup/tenement.slice") })
 	if links, _ := filepath.Glob("/etc/systemd/system/*.wants/tenement*"); len(links) > 0 {
 		t.Errorf("still enabled: %v", links)
 	}
@@ -351,30 +373,40 @@ func failsToInstall(t *testing.T) {
 	}
 }
 
-// installsAsRoot also has the first configuration written, whose service nobody asks for.
-func installsAsRoot(t *testing.T) {
-	token, messages, status := try(t, ten, "install", "--user", "root")
-	if status != 0 || strings.TrimSpace(token) == "" {
+// installsForUser also has the first configuration written, whose service nobody asks for.
+func installsForUser(t *testing.T) {
+	token, messages, status := try(t, ten, "install", "--user", "tenement")
+	if status != 0 || strings.TrimSpace(token) == "" || !strings.Contains(messages, "not isolated") {
 		t.Fatalf("exit status %d, a token %q, and\n%s", status, token, messages)
 	}
 	active(t)
-	pid := mainPID(t)
-	if got := field(t, pid, "status", "Uid:"); got != "0 0 0 0" {
-		t.Errorf("the daemon runs as %s", got)
+	pid, uid := mainPID(t), run(t, "id", "-u", "tenement")
+	all := strings.Join([]string{uid, uid, uid, uid}, " ")
+	for name, want := range map[string]string{"CapBnd:": none, "NoNewPrivs:": "1", "Seccomp:": "2", "Uid:": all} {
+		if got := field(t, pid, "status", name); got != want {
+			t.Errorf("%s %s, want %s", name, got, want)
+		}
 	}
-	bounds, err := strconv.ParseUint(field(t, pid, "status", "CapBnd:"), 16, 64)
-	const sysModule, sysAdmin = 1 << 16, 1 << 21 // capabilities(7)
-	if err != nil || bounds&sysModule != 0 || bounds&sysAdmin == 0 {
-		t.Errorf("the daemon's capabilities are bounded by %x, %v", bounds, err)
-	}
-	if !slices.Contains(strings.Fields(run(t, ten, "config", "--json")), `"api"`) && !exists(configFile) {
-		t.Error("there is no first configuration")
+	wantsMounts(t, pid, "hidepid=invisible")
+	if text := string(must(os.ReadFile(configFile))); !strings.Contains(text, "[service.api]") {
+		t.Errorf("the first configuration is\n%s", text)
 	}
 	if status, _, err := ask(t, "GET", ""); err != nil || status != 404 {
 		t.Errorf("a host that nobody has: %d %v", status, err)
+	}
+	write(t, configFile, configuration, 0o644)
+	run(t, ten, "reload")
+	run(t, ten, "spawn", "notes:alice")
+	writes(t, "for a user")
+	if got := field(t, tenant(t), "status", "Uid:"); got != all {
+		t.Errorf("the tenant runs as %s", got)
+	}
+	if _, messages, status := try(t, ten, "install"); status != 0 || !strings.Contains(messages, "up to date") {
+		t.Errorf("once more, without --user: exit status %d and\n%s", status, messages)
 	}
 	run(t, ten, "uninstall", "--purge", "--yes")
 	if exists(dataDir) {
 		t.Error("the data is still there")
 	}
+	leavesNothing(t)
 }
