@@ -1,11 +1,9 @@
 package runtimetest
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"syscall"
+	goruntime "runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,47 +11,41 @@ import (
 // ownNetwork marks a process that has a network of its own.
 const ownNetwork = "TENEMENT_TEST_NETWORK"
 
-// OwnNetwork stands in TestMain after [TenantMain] and [DaemonMain]. As root it runs the
-// tests in a network namespace, in which they may make interfaces and rules, and does not
-// return: the network of the machine is not touched.
+// OwnNetwork stands in TestMain after [TenantMain] and [DaemonMain]. As root it has the
+// program begin again, as the same process, in a network namespace in which tests may make
+// interfaces and rules: the network of the machine is not touched.
 func OwnNetwork() {
 	if os.Geteuid() != 0 {
 		return
 	}
 	var err error
 	if os.Getenv(ownNetwork) == "" {
-		err = runInOwnNetwork()
+		err = beginAgain()
 	} else {
 		err = raiseLoopback()
 	}
-	var ended *exec.ExitError
-	switch {
-	case errors.As(err, &ended):
-		os.Exit(ended.ExitCode())
-	case err != nil:
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "a network of the tests' own:", err)
 		os.Exit(1)
-	case os.Getenv(ownNetwork) == "":
-		os.Exit(0)
 	}
 }
 
-func runInOwnNetwork() error {
+// beginAgain does not return unless it fails. The thread that executes a program is the
+// only one that is left, and stays in its namespaces.
+func beginAgain() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	left, err := os.Open(self)
-	if err != nil {
+	// As a shell may leave a descriptor to a daemon: no tenant is to have it.
+	if _, err := unix.Open(self, unix.O_RDONLY, 0); err != nil {
 		return err
 	}
-	defer left.Close()
-	again := exec.Command(self, os.Args[1:]...)
-	again.ExtraFiles = []*os.File{left} // as a shell may leave one to a daemon: no tenant is to have it
-	again.Env = append(os.Environ(), ownNetwork+"=1")
-	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
-	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGQUIT}
-	return again.Run()
+	goruntime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	return unix.Exec(self, os.Args, append(os.Environ(), ownNetwork+"=1"))
 }
 
 // raiseLoopback sets the flag of netdevice(7) that a new namespace's lo lacks.
