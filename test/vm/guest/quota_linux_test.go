@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -350,6 +351,9 @@ DATA_DIR = "{data_dir}/{id}"
 		return !slices.ContainsFunc(recorded(t, 1_900_000_000), func(id int) bool { return id != bobUID })
 	})
 	run(t, payload+"/ten", "spawn", "notes:carol", config)
+	if status, text, err := request(t, "127.0.0.1:8080", "carol.notes.localhost", "/health", patience); err != nil || status != http.StatusOK {
+		t.Errorf("carol: %d %s %v", status, text, err)
+	}
 }
 
 // purgesRecords: an uninstall takes away the limits of instances that were not deleted.
