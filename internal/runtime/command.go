@@ -66,8 +66,7 @@ func (s Spec) command(port int) (command, error) {
 // limited bounds the descriptors of the process before it is its program: a shell
 // lowers its own bound, which needs no rights and leaves that of the daemon as it is, and
 // becomes the program, without the variables that shells add (bash still leaves _).
-// CodeUnavailable: nobody but root
-// may have so many.
+// CodeUnavailable: the daemon itself may not have so many.
 func (c command) limited() (command, error) {
 	if c.openFiles == 0 {
 		return c, nil

@@ -41,13 +41,16 @@ func NewHost(dir string, cgroups *cgroup.Tree, log *slog.Logger) (*Host, error) 
 	return &Host{ports: newPortPool(), outputs: outputs, cgroups: cgroups, log: log}, nil
 }
 
+// spawner starts a command with its first descriptors, as spawn does.
+type spawner func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
+
 // place is where one process runs, as a degree of isolation has prepared it.
 type place struct {
 	isolation tenement.Isolation
 	port      int
 	slot      int // of its network
 	uid       int // 0 = the daemon's own user
-	spawn     func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
+	spawn     spawner
 	dial      func(context.Context) (net.Conn, error)
 	wait      func(*handle) tenement.Exit         // for the main process; nil: the handle knows
 	signal    func(*handle, syscall.Signal) error // to the main process; nil: the handle can
@@ -221,9 +224,7 @@ func (h *Host) warn(op string, err error) {
 
 // startProcess clones straight into group, so that not even the first instruction
 // of the tenant runs outside of it.
-func startProcess(c command, files []*os.File, attr *syscall.SysProcAttr, group *cgroup.Group,
-	spawn func(command, []*os.File, *syscall.SysProcAttr) (*handle, error),
-) (*handle, error) {
+func startProcess(c command, files []*os.File, attr *syscall.SysProcAttr, group *cgroup.Group, spawn spawner) (*handle, error) {
 	if group != nil {
 		dir, err := group.Open()
 		if err != nil {
