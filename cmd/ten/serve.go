@@ -5,13 +5,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
+	goruntime "runtime"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"tenement/internal/config"
 	"tenement/internal/daemon"
+	"tenement/internal/runtime"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -38,10 +39,12 @@ func (a *app) serveCommand() *cobra.Command {
 			if err != nil {
 				return daemon.Declined(err)
 			}
-			leaveRoomForRequests()
+			log := slog.New(slog.NewTextHandler(a.stderr, nil))
+			if err := leaveRoomForRequests(); err != nil {
+				log.Warn("requests wait for tenants that compute", "error", err)
+			}
 			return daemon.Run(cmd.Context(), daemon.Options{
-				Config: cfg, Version: programVersion(), Stdout: a.stdout,
-				Log:  slog.New(slog.NewTextHandler(a.stderr, nil)),
+				Config: cfg, Version: programVersion(), Stdout: a.stdout, Log: log,
 				Load: load, Keep: keep,
 			})
 		},
@@ -60,10 +63,12 @@ const spareThreads = 6
 // better than Go among goroutines: a goroutine that computes (the log's index, a search,
 // a collection of garbage) keeps its place for 10 ms, and with two places nobody looks
 // at the network meanwhile. GOMAXPROCS in the environment is the operator's choice.
-func leaveRoomForRequests() {
+// The threads' short slices keep requests from waiting for tenants that compute.
+func leaveRoomForRequests() error {
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareThreads)
+		goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(0) + spareThreads)
 	}
+	return runtime.ShortenSlices()
 }
 
 // onPort is the configuration with another port at the address it has.

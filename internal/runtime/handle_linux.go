@@ -66,7 +66,11 @@ func spawn(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, err
 	}
 	pidfd := -1
 	attr.PidFD = &pidfd
-	child, err := os.StartProcess(c.path, c.args, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: attr})
+	var child *os.Process
+	err = withUsualSlice(func() (err error) {
+		child, err = os.StartProcess(c.path, c.args, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: attr})
+		return err
+	})
 	if err != nil {
 		if pidfd >= 0 {
 			_ = unix.Close(pidfd)

@@ -260,7 +260,7 @@ func (x *box) create(ctx context.Context, runsc string, s Spec, t *template, fil
 			return err
 		}
 		unix.Umask(0o077) // its control socket is nobody else's
-		return cmd.Start()
+		return withUsualSlice(cmd.Start)
 	})
 	if err != nil {
 		return err
