@@ -11,6 +11,7 @@ import (
 	"tenement/internal/api"
 	"tenement/internal/config"
 	"tenement/internal/daemon"
+	"tenement/internal/rootless"
 )
 
 const (
@@ -42,7 +43,7 @@ func (a *app) loadConfig(o config.Overrides) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.DataDir = a.givenDataDir()
+	o.DataDir, o.User = a.givenDataDir(), rootless.Inside()
 	return config.Load(path, o)
 }
 

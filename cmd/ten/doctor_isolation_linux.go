@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
 	"tenement"
+	"tenement/internal/rootless"
 	"tenement/internal/runtime"
 )
 
@@ -28,17 +30,22 @@ func (e *examination) isolatedBy(degree tenement.Isolation) (names []string) {
 // matters to services that ask for it.
 func checkNamespaces(_ context.Context, e *examination) []finding {
 	wanted := e.isolatedBy(tenement.IsolationNamespace)
-	err := runtime.CheckNamespaces()
+	kind, err := "they can be made", error(nil)
+	if os.Geteuid() == 0 {
+		err = runtime.CheckNamespaces()
+	} else {
+		kind, err = `they can be made in a user namespace, for services with egress = "deny"`, rootless.Check()
+	}
 	switch {
 	case err != nil && len(wanted) == 0:
 		return found(verdictOK, "none can be made, and no service asks for them: "+err.Error(), tenement.HintOf(err))
 	case err != nil:
 		return found(verdictFail, strings.Join(wanted, ", ")+" cannot start: "+err.Error(), tenement.HintOf(err))
 	case runtime.LandlockVersion() == 0:
-		return found(verdictWarn, "they can be made, without Landlock as a second wall behind what a program sees of the file system",
+		return found(verdictWarn, kind+", without Landlock as a second wall behind what a program sees of the file system",
 			"boot a kernel of 5.13 or newer with landlock among lsm=")
 	}
-	return found(verdictOK, fmt.Sprintf("they can be made, with version %d of Landlock", runtime.LandlockVersion()), "")
+	return found(verdictOK, fmt.Sprintf("%s, with version %d of Landlock", kind, runtime.LandlockVersion()), "")
 }
 
 // checkSandbox does so for sandboxes.

@@ -78,6 +78,7 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(command)
 		}
 	}
+	root.AddCommand(a.keepNamespacesCommand())
 	a.addCompletion(root)
 	return root
 }

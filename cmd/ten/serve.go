@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tenement"
 	"tenement/internal/config"
 	"tenement/internal/daemon"
+	"tenement/internal/rootless"
 	"tenement/internal/runtime"
 )
 
@@ -39,13 +41,14 @@ func (a *app) serveCommand() *cobra.Command {
 			if err != nil {
 				return daemon.Declined(err)
 			}
+			outside := enterNamespaces(cfg)
 			log := slog.New(slog.NewTextHandler(a.stderr, nil))
 			if err := leaveRoomForRequests(); err != nil {
 				log.Warn("requests wait for tenants that compute", "error", err)
 			}
 			return daemon.Run(cmd.Context(), daemon.Options{
 				Config: cfg, Version: programVersion(), Stdout: a.stdout, Log: log,
-				Load: load, Keep: keep,
+				Load: load, Keep: keep, NoNamespaces: outside,
 			})
 		},
 	}
@@ -54,6 +57,36 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave tenants running when the daemon ends, for the next one")
 	cmd.Flags().Uint16Var(&port, "port", 0, "port to listen on, at the configured address")
 	return cmd
+}
+
+// enterNamespaces gives an ordinary user's daemon, if its services ask for isolation or an
+// earlier one's are still there, the namespaces that let it isolate. Then it does not
+// return: the program begins again in them. An error says why that cannot be.
+func enterNamespaces(cfg *config.Config) error {
+	stateDir := daemon.StateDir(cfg.DataDir)
+	if os.Geteuid() == 0 || !isolates(cfg) && !rootless.Kept(stateDir) {
+		return nil
+	}
+	return rootless.Enter(stateDir)
+}
+
+func isolates(cfg *config.Config) bool {
+	for _, service := range cfg.Services {
+		if service.Isolation != tenement.IsolationProcess {
+			return true
+		}
+	}
+	return false
+}
+
+// keepNamespacesCommand is for processes that [rootless.Enter] starts.
+func (a *app) keepNamespacesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    rootless.KeeperCommand,
+		Hidden: true,
+		Args:   arguments(0, 0),
+		RunE:   func(*cobra.Command, []string) error { return rootless.Keep() },
+	}
 }
 
 // spareThreads is how many threads may run Go code beyond one for each core.

@@ -66,6 +66,9 @@ type Overrides struct {
 	DataDir string // relative to the working directory, as on any command line
 	Domain  string
 	Listen  string
+
+	// User says that the daemon is an ordinary user's, though it is root where it is.
+	User bool
 }
 
 // Load reads the file at path. A file that is not there is CodeNotFound, one
@@ -95,6 +98,10 @@ func Parse(name string, text []byte, o Overrides) (*Config, error) {
 		return nil, invalid(Mistakes{src.syntaxMistake(err)}, "")
 	}
 	d := newDraft(src, path, root)
+	d.isolation = DefaultIsolation()
+	if o.User {
+		d.isolation = tenement.IsolationProcess
+	}
 	d.readFile()
 	d.override(o)
 	d.finish()

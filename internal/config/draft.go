@@ -26,6 +26,8 @@ type draft struct {
 	restart  tenement.RestartPolicy // for every service, except its Mode
 	service  *recipe                // the one being read
 
+	isolation tenement.Isolation // of a service that names none
+
 	settings  given
 	routing   given
 	instances *node // nil without that table

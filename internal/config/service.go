@@ -40,7 +40,7 @@ func (d *draft) readService(n *node) {
 		Name:      n.key,
 		Env:       map[string]tenement.Template{},
 		Workdir:   tenement.MustTemplate(plain(d.dir)),
-		Isolation: DefaultIsolation(),
+		Isolation: d.isolation,
 		Egress:    tenement.EgressAllow,
 		Timeouts: tenement.Timeouts{
 			Idle: 300 * time.Second, Startup: 10 * time.Second, Request: 30 * time.Second,

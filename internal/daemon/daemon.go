@@ -40,6 +40,9 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// Keep leaves the tenants running when the daemon ends, for the next one.
 	Keep bool
+	// NoNamespaces is why an ordinary user's daemon is in none that would let it isolate
+	// by them (see package rootless); nil if it did not ask for any.
+	NoNamespaces error
 }
 
 // StateDir is where, below the data directory, the daemon keeps its own state; no

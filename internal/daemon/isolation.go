@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,15 +14,17 @@ import (
 	"tenement"
 	"tenement/internal/cgroup"
 	"tenement/internal/network"
+	"tenement/internal/rootless"
 	"tenement/internal/runtime"
 )
 
 // isolation is what this machine offers to keep processes apart.
 type isolation struct {
 	host      *runtime.Host
-	cgroups   *cgroup.Tree     // nil where there are none to be had
-	networks  *network.Pool    // nil where there are none to be had
-	sandboxes *runtime.Sandbox // nil where there are none to be had
+	within    *rootless.Namespaces // nil unless an ordinary user's daemon is in some
+	cgroups   *cgroup.Tree         // nil where there are none to be had
+	networks  *network.Pool        // nil where there are none to be had
+	sandboxes *runtime.Sandbox     // nil where there are none to be had
 	runtimes  map[tenement.Isolation]runtime.Runtime
 }
 
@@ -32,7 +35,13 @@ func (t *tenancy) openIsolation() (err error) {
 		return err
 	}
 	i := &t.isolation
-	i.host, err = runtime.NewHost(t.stateDir("output"), i.cgroups, t.daemon.Log)
+	if i.within, err = rootless.Open(); err != nil {
+		return err
+	}
+	if i.within != nil {
+		t.closers = append(t.closers, i.within)
+	}
+	i.host, err = runtime.NewHost(t.stateDir("output"), i.cgroups, i.within, t.daemon.Log)
 	if err != nil {
 		return err
 	}
@@ -89,18 +98,28 @@ func (t *tenancy) openCgroups() error {
 	return nil
 }
 
+// errNotEntered is for a daemon that no service asked to isolate by namespaces when it
+// was started.
+var errNotEntered error = &tenement.Error{
+	Code: tenement.CodeUnavailable, Op: `isolate with "namespace"`, Err: errors.New("this daemon, of an ordinary user, was started before a service asked for it"),
+	Hint: "have it begin again: ten upgrade",
+}
+
 // networksReady is how many network namespaces wait for a wake: as many as start at once
 // on a small machine.
 const networksReady = 4
 
 func (t *tenancy) openNamespace() (*runtime.Namespace, error) {
+	if os.Geteuid() != 0 {
+		return nil, cmp.Or(t.daemon.NoNamespaces, errNotEntered)
+	}
 	if t.isolation.cgroups == nil { // a process that has left its group could not be ended
 		return nil, &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: `isolate with "namespace"`, Err: errors.New("there is no cgroup v2 hierarchy to write to"),
 			Hint: `mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) and run the daemon as root, or set isolation = "process"`,
 		}
 	}
-	pool, err := network.Open(network.Options{Name: networkName(t.daemon.Config.DataDir), Ready: networksReady, Log: t.daemon.Log})
+	pool, err := network.Open(network.Options{Name: networkName(t.daemon.Config.DataDir), Ready: networksReady, Within: t.isolation.within != nil, Log: t.daemon.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +149,12 @@ func RemoveNetworks(dataDir string) error {
 const sandboxParent = "/run/tenement"
 
 func (t *tenancy) openSandbox(namespaces *runtime.Namespace) (*runtime.Sandbox, error) {
+	if t.isolation.within != nil {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: `isolate with "sandbox"`, Err: errors.New("this daemon is an ordinary user's"),
+			Hint: `run the daemon as root, or set isolation = "namespace"`,
+		}
+	}
 	sandboxes, err := runtime.NewSandbox(namespaces, filepath.Join(sandboxParent, t.ownName(12)))
 	if err != nil {
 		return nil, err

@@ -31,8 +31,12 @@ func newSetup(c *config.Config) *setup {
 	})}
 }
 
-func plan(c *config.Config) supervisor.Plan {
-	return supervisor.Plan{Services: c.Services, Pinned: c.Instances, FirstUID: c.FirstUID}
+func (t *tenancy) plan(c *config.Config) supervisor.Plan {
+	p := supervisor.Plan{Services: c.Services, Pinned: c.Instances, FirstUID: c.FirstUID}
+	if within := t.isolation.within; within != nil && c.FirstUID == 0 {
+		p.FirstUID, p.UIDs = within.UIDs.First, within.UIDs.Count
+	}
+	return p
 }
 
 func (d *daemon) config() *config.Config { return d.setup.Load().config }
@@ -84,7 +88,7 @@ func (d *daemon) reload(ctx context.Context) (*tenancy, api.Reloaded, error) {
 			Hint: "nothing was changed. `ten upgrade` starts the daemon anew without losing a request; another data_dir needs a stop",
 		}
 	}
-	if err := t.supervisor.Reconfigure(ctx, plan(after)); err != nil {
+	if err := t.supervisor.Reconfigure(ctx, t.plan(after)); err != nil {
 		return nil, api.Reloaded{}, err
 	}
 	d.setup.Store(newSetup(after))

@@ -107,7 +107,11 @@ func (t *tenancy) end(leave bool) error {
 	t.stop()
 	<-t.ended
 	t.tasks.Wait()
-	return errors.Join(t.err, t.close())
+	err := t.err
+	if within := t.isolation.within; within != nil && !leave {
+		err = errors.Join(err, within.End())
+	}
+	return errors.Join(err, t.close())
 }
 
 func (t *tenancy) close() error {
@@ -169,7 +173,7 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Disk:        t.disk,
 		Logs:        t.logs,
 		Runtimes:    t.isolation.runtimes,
-		Plan:        plan(t.daemon.setup.Load().config),
+		Plan:        t.plan(t.daemon.setup.Load().config),
 		Transport:   proxy.NewTransport,
 		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },
 		Sweep:       t.sweep,

@@ -68,6 +68,9 @@ func (n *Namespace) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if n.pool.options.Within {
+		return n.dialForGood(ctx, to)
+	}
 	runtime.LockOSThread()
 	if err := setns(n.file); err != nil {
 		runtime.UnlockOSThread()
@@ -97,6 +100,19 @@ func (n *Namespace) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, 
 		},
 	}
 	return d.DialTCP(ctx, "tcp4", netip.AddrPort{}, to)
+}
+
+// dialForGood dials on a thread that ends with it.
+func (n *Namespace) dialForGood(ctx context.Context, to netip.AddrPort) (conn *net.TCPConn, err error) {
+	var done sync.WaitGroup
+	done.Go(func() {
+		runtime.LockOSThread() // never unlocked
+		if err = setns(n.file); err == nil {
+			conn, err = (&net.Dialer{KeepAlive: -1}).DialTCP(ctx, "tcp4", netip.AddrPort{}, to)
+		}
+	})
+	done.Wait()
+	return conn, err
 }
 
 // Detach leaves the namespace to a daemon that adopts it. What is left of n is Dial,
@@ -136,7 +152,7 @@ func setns(namespace *os.File) error {
 }
 
 // abroad runs do on a thread that leave has moved into another network namespace, and
-// brings the thread home. One that cannot be brought home ends.
+// brings the thread home, or ends it.
 func (p *Pool) abroad(leave, do func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -147,6 +163,10 @@ func (p *Pool) abroad(leave, do func() error) error {
 			return
 		}
 		err := do()
+		if p.options.Within {
+			done <- err
+			return // locked, and so the thread's end
+		}
 		if back := setns(p.home); back != nil {
 			done <- errors.Join(err, back)
 			return // locked, and so the thread's end

@@ -37,6 +37,11 @@ type Options struct {
 	// first that is taken on; 0 or more.
 	Ready int
 
+	// Within says that the daemon is in a user namespace, and the network namespace that
+	// it serves from is not: a thread that has left that cannot come back, and nothing
+	// there can be changed. Then there is [tenement.EgressDeny] only.
+	Within bool
+
 	Log *slog.Logger
 }
 

@@ -80,7 +80,9 @@ func unavailable(op string, err error, missing string) error {
 // namespaces that are ready. An error says that the rules cannot be watched.
 func (p *Pool) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.rules.watch(ctx, p.options.Log) })
+	if !p.options.Within {
+		group.Go(func() error { return p.rules.watch(ctx, p.options.Log) })
+	}
 	group.Go(func() error { return p.keepReady(ctx) })
 	return group.Wait()
 }
@@ -175,6 +177,12 @@ func (p *Pool) wake() {
 func (p *Pool) create(egress tenement.Egress) (*Namespace, error) {
 	if egress == tenement.EgressDeny {
 		return p.isolated(nil)
+	}
+	if p.options.Within {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: connectOp, Err: errors.New("only root can give tenants a way out of their networks"),
+			Hint: `set egress = "deny" for the service, or isolation = "process", or run the daemon as root`,
+		}
 	}
 	if err := p.rules.install(); err != nil {
 		return nil, err
@@ -271,12 +279,21 @@ func (p *Pool) Sweep() error {
 // Close ends the pool after Run. Namespaces that were not closed stay as they are,
 // under the rules that are in force; without any, the rules are removed.
 func (p *Pool) Close() error {
-	left, err := p.hostEnds()
-	if err == nil && len(left) == 0 {
-		err = p.rules.remove()
+	var err error
+	if !p.options.Within {
+		err = p.removeUnused()
 	}
 	p.links.Close()
 	return errors.Join(err, p.home.Close())
+}
+
+// removeUnused removes the rules if there is no interface that they are for.
+func (p *Pool) removeUnused() error {
+	left, err := p.hostEnds()
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	return p.rules.remove()
 }
 
 // Detach ends the pool, after Run, in favour of another one of the same name, which may

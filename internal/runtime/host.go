@@ -14,6 +14,7 @@ import (
 	"tenement"
 	"tenement/internal/cgroup"
 	"tenement/internal/fault"
+	"tenement/internal/rootless"
 )
 
 // Host is the "process" runtime: tenants are processes of the daemon's own user on
@@ -23,14 +24,16 @@ type Host struct {
 	ports   *portPool
 	outputs *outputDir
 	cgroups *cgroup.Tree
+	within  *rootless.Namespaces
 	log     *slog.Logger
 }
 
 // NewHost makes the runtime. dir, which is made if need be, is for what tenants print:
 // no other live daemon may have it, and the next one must, to adopt them. Without
 // cgroups a process that leaves its process group survives the end of its instance.
+// Within are the namespaces of a daemon that is an ordinary user's, or nil.
 // CodeUnavailable: this kernel is too old.
-func NewHost(dir string, cgroups *cgroup.Tree, log *slog.Logger) (*Host, error) {
+func NewHost(dir string, cgroups *cgroup.Tree, within *rootless.Namespaces, log *slog.Logger) (*Host, error) {
 	if err := errors.Join(checkHandles(), keepDescriptors()); err != nil {
 		return nil, err
 	}
@@ -38,7 +41,7 @@ func NewHost(dir string, cgroups *cgroup.Tree, log *slog.Logger) (*Host, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Host{ports: newPortPool(), outputs: outputs, cgroups: cgroups, log: log}, nil
+	return &Host{ports: newPortPool(), outputs: outputs, cgroups: cgroups, within: within, log: log}, nil
 }
 
 // spawner starts a command with its first descriptors, as spawn does.
@@ -75,7 +78,12 @@ func (h *Host) onHost(port int) place {
 	return place{
 		isolation: tenement.IsolationProcess,
 		port:      port,
-		spawn:     spawn,
+		spawn: func(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
+			if h.within != nil {
+				h.within.AsUser(attr)
+			}
+			return spawn(c, files, attr)
+		},
 		dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp4", address)

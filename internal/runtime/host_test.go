@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 }
 
 func openHost(dir string) (runtime.Runtime, func() error, error) {
-	rt, err := runtime.NewHost(filepath.Join(dir, "output"), nil, slog.New(slog.DiscardHandler))
+	rt, err := runtime.NewHost(filepath.Join(dir, "output"), nil, nil, slog.New(slog.DiscardHandler))
 	return rt, func() error { return nil }, err
 }
 
@@ -33,7 +33,7 @@ func openHostWithCgroups(dir string) (runtime.Runtime, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rt, err := runtime.NewHost(filepath.Join(dir, "output"), tree, slog.New(slog.DiscardHandler))
+	rt, err := runtime.NewHost(filepath.Join(dir, "output"), tree, nil, slog.New(slog.DiscardHandler))
 	return rt, tree.Close, err
 }
 

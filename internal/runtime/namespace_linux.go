@@ -55,15 +55,17 @@ func CheckNamespaces() error {
 	unavailable := func(err error, hint string) error {
 		return &tenement.Error{Code: tenement.CodeUnavailable, Op: `isolate with "namespace"`, Err: err, Hint: hint}
 	}
-	err := onThread(func() error { return unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS) })
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
+			return unavailable(fmt.Errorf("unshare: %w", err), `run as root, or set isolation = "process"`)
+		}
+		tree, err := openTree("/usr", false)
+		if err != nil {
+			return unavailable(err, `run on Linux 5.12 or newer, without a filter on open_tree(2) and mount_setattr(2), or set isolation = "process"`)
+		}
+		return unix.Close(tree)
+	})
 	if err != nil {
-		return unavailable(fmt.Errorf("unshare: %w", err), `run as root, or set isolation = "process"`)
-	}
-	tree, err := openTree("/usr", false)
-	if err != nil {
-		return unavailable(err, `run on Linux 5.12 or newer, without a filter on open_tree(2) and mount_setattr(2), or set isolation = "process"`)
-	}
-	if err := unix.Close(tree); err != nil {
 		return err
 	}
 	if _, err := syscallFilter(); err != nil {
@@ -177,7 +179,7 @@ func (n *Namespace) template(s Spec, c command) (*template, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := newTemplate(v, s.Service.DataDir, n.hidden, n.base)
+	t, err := n.newTemplate(v, s.Service.DataDir)
 	if err != nil {
 		return nil, &tenement.Error{Code: tenement.CodeUnavailable, Op: "make a root for " + s.Instance.Service, Err: err}
 	}
@@ -195,6 +197,9 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 	if err != nil {
 		return err
 	}
+	if err := n.leaveHost(); err != nil {
+		return err
+	}
 	own := append(slices.Clone(t.view.late), bind{path: s.DataDir, source: dataDir, writable: true})
 	slices.SortStableFunc(own, func(a, b bind) int { return cmp.Compare(a.path, b.path) })
 	trees, err := openTrees(own)
@@ -202,7 +207,7 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 		return err
 	}
 	defer closeAllFDs(trees)
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
+	if err := unix.Unshare(unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
 	if err := unix.Sethostname([]byte(s.Instance.Name)); err != nil {
@@ -234,6 +239,26 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 		return err
 	}
 	return filterSyscalls()
+}
+
+// leaveHost gives the calling thread a root and a working directory of its own, so that it
+// can change mount namespaces. That of an ordinary user's daemon goes to one whose mounts
+// it may take, and has its children in the pid namespace that /proc there is about.
+func (n *Namespace) leaveHost() error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	within := n.host.within
+	if within == nil {
+		return nil
+	}
+	if err := unix.Setns(int(within.PID.Fd()), unix.CLONE_NEWPID); err != nil {
+		return fmt.Errorf("enter the pid namespace: %w", err)
+	}
+	if err := unix.Setns(int(within.Mount.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the mount namespace: %w", err)
+	}
+	return nil
 }
 
 // privateBytes bounds what one process may have in /tmp and /dev/shm together. It is

@@ -41,7 +41,7 @@ func openPrepared(dir string, ready int) (runtime.Runtime, func() error, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, slog.New(slog.DiscardHandler))
+	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +85,7 @@ type jail struct {
 
 func newJail(t *testing.T, hidden ...string) *jail {
 	t.Helper()
-	host, err := runtime.NewHost(filepath.Join(t.TempDir(), "output"), nil, slog.New(slog.DiscardHandler))
+	host, err := runtime.NewHost(filepath.Join(t.TempDir(), "output"), nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,11 +44,19 @@ const (
 var ownFiles = []string{"passwd", "group", "hosts"}
 
 // newTemplate builds one for v. Whatever v shows of the data directory, in which serviceDir
-// is, and of the hidden files is covered. base is any directory that v does not show.
-func newTemplate(v view, serviceDir string, hidden []string, base string) (*template, error) {
+// is, and of the hidden files is covered.
+func (n *Namespace) newTemplate(v view, serviceDir string) (*template, error) {
 	t := &template{view: v}
 	err := onThread(func() (err error) {
 		if t.identity, err = v.identity(); err != nil {
+			return err
+		}
+		thread, err := unix.Open("/proc/thread-self/ns", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // of a /proc that knows this thread
+		if err != nil {
+			return err
+		}
+		defer closeAllFDs([]int{thread})
+		if err := n.leaveHost(); err != nil {
 			return err
 		}
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -58,12 +66,16 @@ func newTemplate(v view, serviceDir string, hidden []string, base string) (*temp
 			return fmt.Errorf("keep mounts from the host: %w", err)
 		}
 		unix.Umask(0)
-		b := builder{base: base, root: base + tenantRoot}
-		if err := b.build(v, serviceDir, hidden); err != nil {
+		b := builder{base: n.base, root: n.base + tenantRoot, ownProc: n.host.within == nil}
+		if err := b.build(v, serviceDir, n.hidden); err != nil {
 			return err
 		}
-		t.namespace, err = os.Open(tenantRoot + "/proc/thread-self/ns/mnt")
-		return err
+		own, err := unix.Openat(thread, "mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open the template: %w", err)
+		}
+		t.namespace = os.NewFile(uintptr(own), "template")
+		return nil
 	})
 	return t, err
 }
@@ -92,8 +104,9 @@ func (v *view) identity() (string, error) {
 // builder mounts one template. It works in a mount namespace of its own, where every
 // mistake goes away with the thread.
 type builder struct {
-	base string // becomes the root of the namespace
-	root string // becomes the root of tenants
+	base    string // becomes the root of the namespace
+	root    string // becomes the root of tenants
+	ownProc bool   // that /proc here is not the one for tenants
 }
 
 func (b *builder) build(v view, serviceDir string, hidden []string) error {
@@ -330,7 +343,13 @@ func (b *builder) mountProc() error {
 		return err
 	}
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("proc", proc, "proc", quiet, "hidepid=invisible"); err != nil {
+	var err error
+	if b.ownProc {
+		err = unix.Mount("proc", proc, "proc", quiet, "hidepid=invisible")
+	} else { // only who is in a pid namespace can mount the /proc of it
+		err = unix.Mount("/proc", proc, "", unix.MS_BIND, "")
+	}
+	if err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
 	for _, name := range readOnlyProc {
@@ -380,17 +399,16 @@ func (b *builder) hide(paths []string) error {
 }
 
 var (
-	devices     = map[string]int{"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9} // minor numbers of major 1
+	devices     = []string{"null", "zero", "full", "random", "urandom", "tty"}
 	deviceLinks = map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}
 )
 
 func (b *builder) makeDevices() error {
 	dev := b.root + "/dev/"
 	err := errors.Join(os.MkdirAll(dev+"pts", 0o755), os.Mkdir(dev+"shm", 0o755))
-	for name, minor := range devices {
-		err = errors.Join(err, unix.Mknod(dev+name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, uint32(minor)))))
+	for _, name := range devices { // those of the machine: not everybody may make any
+		err = errors.Join(err, unix.Mknod(dev+name, unix.S_IFREG, 0), unix.Mount("/dev/"+name, dev+name, "", unix.MS_BIND, ""))
 	}
-	err = errors.Join(err, unix.Mknod(dev+"tty", unix.S_IFCHR|0o666, int(unix.Mkdev(5, 0))))
 	for name, target := range deviceLinks {
 		err = errors.Join(err, os.Symlink(target, dev+name))
 	}

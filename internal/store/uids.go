@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -21,21 +22,21 @@ const (
 )
 
 // UID is the number of the user and of the group that the processes of id have to
-// themselves: the one on record, or else the next of the block of 1,000,000 that begins
-// at first, which then is on record. A first of 0 stands for a block that was drawn at
+// themselves: the one on record, or else the next of the block of count that begins
+// at first, which then is on record. A count of 0 means 1,000,000. A first of 0 stands for a block that was drawn at
 // random when this registry needed one, so that two on one machine hardly ever meet.
 //
 // No number is given twice, whatever was deleted meanwhile and whichever blocks were
 // named before: files of the one who had it may still be there. It is CodeNotFound if
 // id is not registered, and CodeConflict when the block is used up.
-func (s *Store) UID(ctx context.Context, id tenement.InstanceID, first int) (int, error) {
+func (s *Store) UID(ctx context.Context, id tenement.InstanceID, first, count int) (int, error) {
 	uid := 0
 	err := s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, "SELECT uid FROM instances WHERE service = ? AND name = ?", id.Service, id.Name).Scan(&uid)
 		if err != nil || uid > 0 {
 			return err
 		}
-		if uid, err = nextUID(ctx, tx, first); err != nil {
+		if uid, err = nextUID(ctx, tx, first, cmp.Or(count, uidBlock)); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, "UPDATE instances SET uid = ? WHERE service = ? AND name = ?", uid, id.Service, id.Name)
@@ -49,14 +50,14 @@ func (s *Store) UID(ctx context.Context, id tenement.InstanceID, first int) (int
 
 // nextUID takes a number out of the block. What other blocks that overlap with it have
 // given counts as given, and so does everything below that.
-func nextUID(ctx context.Context, tx *sql.Tx, first int) (int, error) {
+func nextUID(ctx context.Context, tx *sql.Tx, first, count int) (int, error) {
 	if first == 0 {
 		var err error
 		if first, err = ownBlock(ctx, tx); err != nil {
 			return 0, err
 		}
 	}
-	end := first + uidBlock
+	end := first + count
 	next := 0
 	err := tx.QueryRowContext(ctx, "SELECT coalesce(max(next), 0) FROM uid_blocks WHERE first < ?", end).Scan(&next)
 	if err != nil {
@@ -67,7 +68,7 @@ func nextUID(ctx context.Context, tx *sql.Tx, first int) (int, error) {
 		return 0, &tenement.Error{
 			Code: tenement.CodeConflict, Op: "give a uid",
 			Err:  fmt.Errorf("all uids from %d to %d were given", first, end-1),
-			Hint: "set uid_first in [settings] to the beginning of another million that nobody uses",
+			Hint: "set uid_first in [settings] to the beginning of another block that nobody uses",
 		}
 	}
 	_, err = tx.ExecContext(ctx, "INSERT INTO uid_blocks (first, next) VALUES (?, ?) ON CONFLICT (first) DO UPDATE SET next = excluded.next",

@@ -11,7 +11,7 @@ import (
 
 func uid(t *testing.T, s *Store, name string, first int) int {
 	t.Helper()
-	got, err := s.UID(t.Context(), instanceID(t, name), first)
+	got, err := s.UID(t.Context(), instanceID(t, name), first, 0)
 	must(t, err)
 	return got
 }
@@ -56,7 +56,7 @@ func TestUIDsAreNeverGivenTwice(t *testing.T) {
 func TestUIDOfTheUnregistered(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
-	_, err := s.UID(t.Context(), instanceID(t, "api:nobody"), 0)
+	_, err := s.UID(t.Context(), instanceID(t, "api:nobody"), 0, 0)
 	wantCode(t, err, tenement.CodeNotFound)
 	var rows int
 	must(t, s.read.QueryRow("SELECT count(*) FROM uid_blocks").Scan(&rows))
@@ -74,7 +74,7 @@ func TestUIDBlockIsUsedUp(t *testing.T) {
 	if got, want := uid(t, s, "api:alice", 70_000), 70_000+uidBlock-1; got != want {
 		t.Errorf("the last one is %d, want %d", got, want)
 	}
-	_, err = s.UID(t.Context(), instanceID(t, "api:bob"), 70_000)
+	_, err = s.UID(t.Context(), instanceID(t, "api:bob"), 70_000, 0)
 	wantCode(t, err, tenement.CodeConflict)
 	if tenement.HintOf(err) == "" {
 		t.Error("no hint")
@@ -95,7 +95,7 @@ func TestUIDsAtOnce(t *testing.T) {
 		register(t, s, name)
 		for range 2 {
 			group.Go(func() {
-				number, err := s.UID(t.Context(), instanceID(t, name), 0)
+				number, err := s.UID(t.Context(), instanceID(t, name), 0, 0)
 				if err != nil {
 					t.Error(err)
 				}

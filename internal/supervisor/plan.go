@@ -18,6 +18,8 @@ type Plan struct {
 	Pinned []tenement.InstanceID
 	// FirstUID begins the block that new uids are taken from; 0 = the registry's own.
 	FirstUID int
+	// UIDs is how many the block has; 0 = a million.
+	UIDs int
 }
 
 func (p *Plan) pins(id tenement.InstanceID) bool { return slices.Contains(p.Pinned, id) }

@@ -47,7 +47,8 @@ func (i *instance) prepareStorage(spec *tenruntime.Spec) (how disk.Enforcement, 
 	s, r := i.sup, &i.own.record
 	if i.service.Isolation != tenement.IsolationProcess {
 		if r.uid == 0 {
-			if r.uid, err = s.Store.UID(s.lives, i.id, s.plan.Load().FirstUID); err != nil {
+			plan := s.plan.Load()
+			if r.uid, err = s.Store.UID(s.lives, i.id, plan.FirstUID, plan.UIDs); err != nil {
 				return how, err
 			}
 		}

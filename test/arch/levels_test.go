@@ -32,6 +32,7 @@ var levels = map[string]int{
 	"internal/network":   1,
 	"internal/probe":     1,
 	"internal/replica":   1,
+	"internal/rootless":  1,
 	"internal/route":     1,
 	"internal/store":     1,
 	"internal/telemetry": 1,

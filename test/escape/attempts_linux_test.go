@@ -111,6 +111,14 @@ var onDaemon = []attempt{
 		w.do(mallory, "terminal", "text", "OWNED")
 		return was(eventually(func() bool { return strings.Contains(w.onTerminal(), "OWNED") }))
 	}},
+	{name: "end the process that keeps everybody's namespaces", try: func(w *world) verdict {
+		if w.user == nil { // there is none
+			return untold
+		}
+		w.do(mallory, "signal", "pid", "1", "signal", strconv.Itoa(int(unix.SIGKILL)))
+		status, _ := w.get(alice, "/me")
+		return was(status != http.StatusOK)
+	}},
 	{name: "signal the daemon", try: func(w *world) verdict {
 		w.do(mallory, "signal", "pid", strconv.Itoa(w.process.Pid), "signal", strconv.Itoa(int(unix.SIGHUP)))
 		return was(eventually(func() bool { return strings.Contains(w.said.String(), "configuration reloaded") }))
@@ -130,34 +138,34 @@ func httpGet(path string) string {
 var onProcesses = []attempt{
 	{name: "see another tenant's process", try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
-			pid := w.who(id).PID
+			pid := w.who(id).Seen
 			return strings.Contains(w.do(mallory, "read", "path", proc(pid, "cmdline")), hostileArg) ||
 				slices.Contains(strings.Fields(w.do(mallory, "list", "path", "/proc")), strconv.Itoa(pid)) && w.level != tenement.IsolationSandbox
 		}))
 	}},
 	{name: "see which files another tenant has locked", try: func(w *world) verdict {
-		return was(slices.Contains(strings.Fields(w.do(mallory, "read", "path", "/proc/locks")), strconv.Itoa(w.who(bob).PID)))
+		return was(slices.Contains(strings.Fields(w.do(mallory, "read", "path", "/proc/locks")), strconv.Itoa(w.who(bob).Seen)))
 	}},
 	{name: "read another tenant's environment", try: func(w *world) verdict {
-		return was(strings.Contains(w.do(mallory, "read", "path", proc(w.who(bob).PID, "environ")), w.password))
+		return was(strings.Contains(w.do(mallory, "read", "path", proc(w.who(bob).Seen, "environ")), w.password))
 	}},
 	{name: "read another tenant's memory", needs: unix.CAP_SYS_PTRACE, try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
 			victim := w.who(id)
-			return w.do(mallory, "vmread", "pid", strconv.Itoa(victim.PID), "address", strconv.FormatUint(victim.Address, 10)) == victim.Secret
+			return w.do(mallory, "vmread", "pid", strconv.Itoa(victim.Seen), "address", strconv.FormatUint(victim.Address, 10)) == victim.Secret
 		}))
 	}},
 	{name: "change another tenant's memory as a debugger", needs: unix.CAP_SYS_PTRACE, try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
 			victim := w.who(id)
-			w.do(mallory, "poke", "pid", strconv.Itoa(victim.PID), "address", strconv.FormatUint(victim.Address, 10))
+			w.do(mallory, "poke", "pid", strconv.Itoa(victim.Seen), "address", strconv.FormatUint(victim.Address, 10))
 			return strings.Contains(w.who(id).Secret, poked)
 		}))
 	}},
 	{name: "signal another tenant", try: func(w *world) verdict {
 		return was(slices.ContainsFunc(others, func(id tenement.InstanceID) bool {
 			victim := w.who(id)
-			w.do(mallory, "signal", "pid", strconv.Itoa(victim.PID), "signal", strconv.Itoa(int(unix.SIGUSR1)))
+			w.do(mallory, "signal", "pid", strconv.Itoa(victim.Seen), "signal", strconv.Itoa(int(unix.SIGUSR1)))
 			return eventually(func() bool { return w.who(id).Signals != victim.Signals })
 		}))
 	}},
@@ -236,7 +244,7 @@ var onKernel = []attempt{
 	{name: "set the clock", needs: unix.CAP_SYS_TIME, try: func(w *world) verdict { return was(w.do(mallory, "clock") != "") }},
 	{name: "change a setting of the kernel", needs: unix.CAP_NET_ADMIN, try: func(w *world) verdict {
 		setting := map[tenement.Isolation]string{ // each its own, of the tests' own network
-			tenement.IsolationProcess: "ip_default_ttl", tenement.IsolationNamespace: "tcp_fin_timeout", tenement.IsolationSandbox: "tcp_retries2",
+			tenement.IsolationProcess: "ip_default_ttl", withoutRoot: "tcp_retries1", tenement.IsolationNamespace: "tcp_fin_timeout", tenement.IsolationSandbox: "tcp_retries2",
 		}[w.level]
 		setting = "/proc/sys/net/ipv4/" + setting
 		before, err := os.ReadFile(setting)
@@ -362,7 +370,7 @@ func (w *world) outlive(id tenement.InstanceID, args ...string) verdict {
 	w.t.Helper()
 	child, _ := strconv.Atoi(w.do(id, "child", args...))
 	pids := w.members(id)
-	if w.level != tenement.IsolationSandbox { // where it has another number outside
+	if w.level != tenement.IsolationSandbox && w.user == nil { // where it has another number outside
 		pids = append(pids, child)
 	}
 	w.stop(id)

@@ -39,7 +39,10 @@ func TestMain(m *testing.M) {
 }
 
 // levels are the columns of the table.
-var levels = []tenement.Isolation{tenement.IsolationProcess, tenement.IsolationNamespace, tenement.IsolationSandbox}
+var levels = []tenement.Isolation{tenement.IsolationProcess, tenement.IsolationNamespace, withoutRoot, tenement.IsolationSandbox}
+
+// withoutRoot is "namespace" under a daemon of an ordinary user.
+const withoutRoot tenement.Isolation = "namespace, no root"
 
 // TestEscape makes every attempt at every level and compares what came of it with the
 // table that users are shown.
@@ -61,9 +64,11 @@ func TestEscape(t *testing.T) {
 			})
 		}
 	})
-	for name, v := range found[tenement.IsolationNamespace] {
-		if v == succeeds || found[tenement.IsolationSandbox][name] == succeeds {
-			t.Errorf("an isolated tenant can %s", name)
+	for _, level := range levels[1:] {
+		for name, v := range found[level] {
+			if v == succeeds {
+				t.Errorf("with %s a tenant can %s", level, name)
+			}
 		}
 	}
 	compare(t, found)
@@ -96,6 +101,9 @@ func may(t *testing.T, capability int) bool {
 
 func requireLevel(t *testing.T, level tenement.Isolation) {
 	t.Helper()
+	if level == withoutRoot {
+		runtimetest.RequireUser(t)
+	}
 	if level != tenement.IsolationSandbox {
 		return
 	}

@@ -90,7 +90,7 @@ func serveHostile() error {
 	var seen sync.Map // paths of requests
 	mux := http.NewServeMux()
 	mux.HandleFunc("/me", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(me{os.Getpid(), uint64(uintptr(unsafe.Pointer(&secretMemory[0]))), heldSecret(), signals.Load()})
+		_ = json.NewEncoder(w).Encode(me{os.Getpid(), 0, uint64(uintptr(unsafe.Pointer(&secretMemory[0]))), heldSecret(), signals.Load()})
 	})
 	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.Header) })
 	mux.HandleFunc("/seen", func(w http.ResponseWriter, r *http.Request) {
@@ -137,7 +137,8 @@ func serveHostile() error {
 
 // me is what a tenant tells the test about itself.
 type me struct {
-	PID     int
+	PID     int    // as the machine knows it
+	Seen    int    // as tenants know it
 	Address uint64 // of the secret in its memory
 	Secret  string
 	Signals int64

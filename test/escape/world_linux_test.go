@@ -50,6 +50,7 @@ max_restarts = 100
 [service.shop]
 command = "%[1]s %[2]s {data_dir}/{id}/state.db"
 isolation = "%[3]s"
+%[5]s
 health = "/me"
 stop_timeout = 1
 env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
@@ -57,6 +58,7 @@ env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
 [service.bank]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
+%[5]s
 health = "/me"
 stop_timeout = 1
 env = { GORACE = "atexit_sleep_ms=0", PASSWORD = "%[4]s" }
@@ -64,6 +66,7 @@ env = { GORACE = "atexit_sleep_ms=0", PASSWORD = "%[4]s" }
 [service.scratch]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
+%[5]s
 health = "/me"
 stop_timeout = 1
 env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
@@ -72,6 +75,7 @@ storage_persist = false
 [service.filler]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
+%[5]s
 health = "/me"
 stop_timeout = 1
 env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
@@ -80,6 +84,7 @@ storage_quota_mb = 2
 [service.hoarder]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
+%[5]s
 health = "/me"
 stop_timeout = 1
 env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
@@ -88,6 +93,7 @@ open_files_limit = 64
 [service.bomber]
 command = "%[1]s %[2]s"
 isolation = "%[3]s"
+%[5]s
 health = "/me"
 stop_timeout = 1
 env = { GORACE = "atexit_sleep_ms=0" } # of the race detector, at each end
@@ -106,7 +112,8 @@ type world struct {
 	base     string // http://127.0.0.1:PORT
 	client   *http.Client
 	api      *api.Client
-	terminal *os.File // the other end of the daemon's
+	terminal *os.File          // the other end of the daemon's
+	user     *runtimetest.User // whose daemon it is; nil for root's
 
 	environment, descriptor, password, state string // secrets of the daemon
 }
@@ -136,13 +143,20 @@ func newWorld(t *testing.T, level tenement.Isolation) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, level: level, dataDir: "/srv/" + string(level), said: &transcript{},
+		t: t, level: level, dataDir: "/srv/" + strings.ReplaceAll(string(level), ", no ", "-without-"), said: &transcript{},
 		client:      &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second},
 		environment: newSecret("environment"), descriptor: newSecret("descriptor"), password: newSecret("password"), state: newSecret("state"),
 	}
+	if level == withoutRoot {
+		w.user = runtimetest.NewUser(t)
+		ten = w.user.Install(t, ten)
+	}
 	w.launch(ten)
-	socket := w.files(w.dataDir, ".tenement", "ten.sock")
-	if w.api, err = api.NewClient(api.Target{Socket: socket}); err != nil {
+	target := api.Target{Socket: w.files(w.dataDir, ".tenement", "ten.sock")}
+	if w.user != nil { // to whose daemon we are a stranger
+		target.Token = w.newToken(ten)
+	}
+	if w.api, err = api.NewClient(target); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.api.CloseIdleConnections)
@@ -173,7 +187,11 @@ func (w *world) launch(ten string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	text := fmt.Sprintf(configuration, self, hostileArg, w.level, w.password)
+	isolation, egress := w.level, ""
+	if w.user != nil {
+		isolation, egress, self = tenement.IsolationNamespace, `egress = "deny"`, w.user.Install(w.t, self)
+	}
+	text := fmt.Sprintf(configuration, self, hostileArg, isolation, w.password, egress)
 	left := filepath.Join(w.t.TempDir(), "left-open")
 	must(w.t, os.WriteFile(left, []byte(w.descriptor), 0o600))
 	file, err := os.Open(left)
@@ -183,9 +201,15 @@ func (w *world) launch(ten string) {
 	defer file.Close()
 	theirs := w.openTerminal()
 	defer theirs.Close()
-	cmd := exec.Command("sh", "-c", `mount -t tmpfs escape /srv && mkdir /srv/etc && printf %s "$1" > /srv/etc/tenement.toml && exec "$2" serve --config /srv/etc/tenement.toml --data-dir "$3" --listen 127.0.0.1:0`,
-		"sh", text, ten, w.dataDir)
-	cmd.Env = append(os.Environ(), "DAEMON_SECRET="+w.environment)
+	script := `mount -t tmpfs escape /srv && mkdir /srv/etc && printf %s "$CONFIGURATION" > /srv/etc/tenement.toml && unset CONFIGURATION`
+	serve := []string{ten, "serve", "--config", "/srv/etc/tenement.toml", "--data-dir", w.dataDir, "--listen", "127.0.0.1:0"}
+	cmd := exec.Command("sh", append([]string{"-ec", script + `
+exec "$@"`, "sh"}, serve...)...)
+	if w.user != nil {
+		cmd = w.user.CommandAfter(script+" && chown -R nobody /srv", serve...)
+		cmd.Dir = "/"
+	}
+	cmd.Env = append(os.Environ(), "CONFIGURATION="+text, "DAEMON_SECRET="+w.environment)
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = theirs, w.said, []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
 	stdout, err := cmd.StdoutPipe()
@@ -212,6 +236,17 @@ func (w *world) launch(ten string) {
 		}
 	}
 	w.t.Fatalf("the daemon ended before it served:\n%s", w.said)
+}
+
+// newToken is an admin's, from the user who has the daemon.
+func (w *world) newToken(ten string) string {
+	w.t.Helper()
+	out, err := exec.Command("nsenter", "--mount=/proc/"+strconv.Itoa(w.process.Pid)+"/ns/mnt", "setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups",
+		ten, "token-gen", "--config", "/srv/etc/tenement.toml", "--data-dir", w.dataDir).Output()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // openTerminal makes a pseudo-terminal (pts(4)), and gives the daemon's end.
@@ -300,10 +335,14 @@ func (w *world) who(id tenement.InstanceID) me {
 	if err := json.Unmarshal([]byte(text), &m); err != nil || status != http.StatusOK {
 		w.t.Fatalf("%s: %d %s", id, status, text)
 	}
+	own := m.PID
 	if state, err := w.api.Instance(w.t.Context(), id); err != nil {
 		w.t.Fatal(err)
 	} else {
-		m.PID = state.PID // as the machine knows it
+		m.Seen, m.PID = state.PID, state.PID
+		if w.user != nil { // and its tenants are in a pid namespace
+			m.Seen = own
+		}
 	}
 	return m
 }
