@@ -8,6 +8,7 @@ import (
 	"tenement"
 	"tenement/internal/disk"
 	"tenement/internal/logs"
+	tenruntime "tenement/internal/runtime"
 )
 
 // logLevel is where our own remarks about an instance go.
@@ -73,17 +74,20 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if err := i.sup.Store.Refused(); err != nil {
 		return nil, "", err
 	}
+	rt := i.sup.Runtimes[i.service.Isolation]
+	if rt == nil {
+		return nil, "", &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "start " + i.id.String(),
+			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
+		}
+	}
+	if missing, ok := rt.(tenruntime.Unavailable); ok { // then nothing changes hands for it
+		return nil, "", missing.Err
+	}
 	spec := i.sup.spec(i.id)
 	how, err := i.prepareStorage(&spec)
 	if err != nil {
 		return nil, how, err
-	}
-	rt := i.sup.Runtimes[i.service.Isolation]
-	if rt == nil {
-		return nil, how, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "start " + i.id.String(),
-			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
-		}
 	}
 	p, err := rt.Start(i.sup.lives, spec)
 	if err != nil {

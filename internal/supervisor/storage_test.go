@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -234,6 +235,29 @@ func TestIsolatedInstanceHasAUser(t *testing.T) {
 		withConfig(func(c *Config) {
 			c.Plan.FirstUID = 3_000_000
 			c.Runtimes[tenement.IsolationNamespace] = noting{c.Runtimes[tenement.IsolationProcess], &specs}
+		}))
+}
+
+func TestNothingChangesHandsForWhatCannotStart(t *testing.T) {
+	missing := &tenement.Error{Code: tenement.CodeUnavailable, Op: "isolate", Err: errors.New("there are no namespaces")}
+	simulate(t, func(w *world) {
+		_, err := w.Acquire(w.t.Context(), alice)
+		if !errors.Is(err, missing) {
+			t.Fatalf("the error is %v", err)
+		}
+		record, err := w.Store.Instance(w.t.Context(), alice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if record.UID != 0 {
+			t.Errorf("it was given the uid %d", record.UID)
+		}
+		if _, err := os.Stat(filepath.Join(w.dir, alice.Service, alice.Name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it was given a directory: %v", err)
+		}
+	}, withService(func(s *tenement.Service) { s.Isolation = tenement.IsolationNamespace }),
+		withConfig(func(c *Config) {
+			c.Runtimes[tenement.IsolationNamespace] = tenruntime.Unavailable{Err: missing}
 		}))
 }
 

@@ -102,8 +102,9 @@ type daemon struct {
 	program string // the path of the one that an upgrade starts, if it may be replaced
 	config  string
 	dataDir string
-	mounts  string // where its file system begins for the test
-	base    string // http://127.0.0.1:PORT
+	mounts  string            // where its file system begins for the test
+	user    *runtimetest.User // whose it is; nil for the test's own
+	base    string            // http://127.0.0.1:PORT
 	client  *http.Client
 	process *os.Process
 	serving int  // the process that serves: after an upgrade another one
@@ -233,8 +234,10 @@ func (d *daemon) stop() {
 	if d.serving != 0 {
 		_ = syscall.Kill(d.serving, syscall.SIGTERM) // it may have ended already
 	}
+	d.serving = 0
 	select {
 	case err := <-d.ended:
+		d.ended <- err
 		if err != nil && !d.killed {
 			d.t.Errorf("the daemon ended with %v", err)
 		}
@@ -244,6 +247,7 @@ func (d *daemon) stop() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		err := <-d.ended
+		d.ended <- err
 		d.t.Errorf("the daemon did not end within %s of SIGTERM and was killed: %v", stopTimeout, err)
 	}
 }
@@ -264,7 +268,11 @@ func (d *daemon) command(args ...string) string {
 // tryCommand gives what a command printed: on its standard output, or on both when it
 // failed.
 func (d *daemon) tryCommand(args ...string) (string, error) {
-	cmd := exec.CommandContext(d.t.Context(), d.ten, append(args, "--config", d.config, "--data-dir", d.files())...)
+	args = append(args, "--config", d.config, "--data-dir", d.files())
+	cmd := exec.CommandContext(d.t.Context(), d.ten, args...)
+	if d.user != nil {
+		cmd = d.user.Command(append([]string{d.ten}, args...)...)
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

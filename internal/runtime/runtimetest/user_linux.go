@@ -14,13 +14,13 @@ import (
 	"tenement/internal/cgroup"
 )
 
-// The ordinary user of [User], whom every machine has, and the first of the ids that it
-// may give to others.
+// The ordinary user of [User], whom every machine has, and the ids that it may give to
+// others.
 const (
-	UserID    = 65534
-	userName  = "nobody"
-	subordID  = 200_000
-	subordIDs = 65_536
+	UserID   = 65534
+	userName = "nobody"
+	subordID = 200_000
+	UserIDs  = 65_536
 )
 
 // User is an ordinary user of this machine, with a cgroup to divide, for a test that runs
@@ -41,7 +41,7 @@ func NewUser(t *testing.T) *User {
 			t.Fatal(err)
 		}
 	}
-	u.Give(t, subordIDs)
+	u.Give(t, UserIDs)
 	var err error
 	u.Dir, err = os.MkdirTemp("", "user") //nolint:usetesting // others reach what is in it
 	must(err)
