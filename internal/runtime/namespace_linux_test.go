@@ -20,6 +20,7 @@ import (
 	"tenement"
 	"tenement/internal/cgroup"
 	"tenement/internal/network"
+	"tenement/internal/rootless"
 	"tenement/internal/runtime"
 	"tenement/internal/runtime/runtimetest"
 )
@@ -32,6 +33,50 @@ func init() {
 	}
 }
 
+// within are the namespaces that the tests themselves are in, when an ordinary user runs
+// them.
+var within *rootless.Namespaces
+
+// enterVariable names, to tests that an ordinary user runs, the directory of their
+// namespaces.
+const enterVariable = "TENEMENT_TEST_ENTER"
+
+func init() {
+	var err error
+	switch dir := os.Getenv(enterVariable); {
+	case len(os.Args) == 2 && os.Args[1] == rootless.KeeperCommand:
+		err = rootless.Keep()
+	case dir != "" && !rootless.Inside():
+		err = rootless.Enter(dir)
+	default:
+		within, err = rootless.Open()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// TestWithoutRoot has an ordinary user run the tests of the runtime.
+func TestWithoutRoot(t *testing.T) {
+	t.Parallel()
+	runtimetest.RequireUser(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := runtimetest.NewUser(t)
+	tests := user.Command(user.Install(t, self), "-test.run=^TestNamespace", "-test.v")
+	tests.Env = append(tests.Env, enterVariable+"="+filepath.Join(user.Dir, "state"), "TMPDIR="+user.Dir, "TENEMENT_REQUIRE=root,cgroup")
+	out, err := tests.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if passed := strings.Count(string(out), "\n--- PASS: TestNamespace"); passed < 10 {
+		t.Errorf("only %d tests passed:\n%s", passed, out)
+	}
+}
+
 func openNamespace(dir string) (runtime.Runtime, func() error, error) { return openPrepared(dir, 0) }
 
 // openPrepared keeps some networks ready, as a daemon does.
@@ -41,11 +86,11 @@ func openPrepared(dir string, ready int) (runtime.Runtime, func() error, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, nil, slog.New(slog.DiscardHandler))
+	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, within, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, nil, err
 	}
-	pool, err := network.Open(network.Options{Name: name[:8], Ready: ready, Log: slog.New(slog.DiscardHandler)})
+	pool, err := network.Open(network.Options{Name: name[:8], Ready: ready, Within: within != nil, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,11 +130,11 @@ type jail struct {
 
 func newJail(t *testing.T, hidden ...string) *jail {
 	t.Helper()
-	host, err := runtime.NewHost(filepath.Join(t.TempDir(), "output"), nil, nil, slog.New(slog.DiscardHandler))
+	host, err := runtime.NewHost(filepath.Join(t.TempDir(), "output"), nil, within, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := network.Open(network.Options{Name: "jail", Log: slog.New(slog.DiscardHandler)})
+	pool, err := network.Open(network.Options{Name: "jail", Within: within != nil, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,8 @@ type former struct {
 	ref tenement.Ref
 }
 
+func (f former) Ref() tenement.Ref { return f.ref }
+
 func (f former) Dial(ctx context.Context) (conn net.Conn, err error) {
 	var there sync.WaitGroup
 	there.Go(func() {

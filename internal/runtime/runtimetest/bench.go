@@ -20,6 +20,7 @@ import (
 	"tenement"
 	"tenement/internal/cgroup"
 	"tenement/internal/probe"
+	"tenement/internal/rootless"
 	"tenement/internal/runtime"
 )
 
@@ -66,7 +67,7 @@ func (b *bench) spec(name string, command ...string) runtime.Spec {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		b.t.Fatal(err)
 	}
-	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir), Egress: tenement.EgressAllow}
+	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir), Egress: egress()}
 	for _, word := range command {
 		service.Command = append(service.Command, tenement.MustTemplate(word))
 	}
@@ -95,8 +96,25 @@ func OwnUID(kind, dataDir string) (int, error) {
 		return 0, nil
 	}
 	uid := 1_900_000_000 + os.Getpid()*1000%100_000_000 + int(lastUID.Add(1))
+	if rootless.Inside() {
+		uid = subordID + os.Getpid()*1000%(UserIDs-1000) + int(lastUID.Load())
+	}
 	return uid, os.Chown(dataDir, uid, uid)
 }
+
+// egress is what instances have that could have any.
+func egress() tenement.Egress {
+	if rootless.Inside() {
+		return tenement.EgressDeny
+	}
+	return tenement.EgressAllow
+}
+
+// The ids that an ordinary user of the tests may give to others.
+const (
+	subordID = 200_000
+	UserIDs  = 65_536
+)
 
 // start runs s until the test ends.
 func (b *bench) start(s runtime.Spec) runtime.Process {

@@ -70,7 +70,7 @@ func runDaemon(kinds map[string]Opener, text string) error {
 	if err != nil {
 		return err
 	}
-	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(f.DataDir), Egress: tenement.EgressAllow}
+	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(f.DataDir), Egress: egress()}
 	for _, word := range f.Command {
 		service.Command = append(service.Command, tenement.MustTemplate(word))
 	}

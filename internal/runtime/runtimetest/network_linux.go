@@ -6,6 +6,8 @@ import (
 	goruntime "runtime"
 
 	"golang.org/x/sys/unix"
+
+	"tenement/internal/rootless"
 )
 
 // ownNetwork marks a process that has a network of its own.
@@ -15,7 +17,7 @@ const ownNetwork = "TENEMENT_TEST_NETWORK"
 // program begin again, as the same process, in a network namespace in which tests may make
 // interfaces and rules: the network of the machine is not touched.
 func OwnNetwork() {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || rootless.Inside() {
 		return
 	}
 	var err error

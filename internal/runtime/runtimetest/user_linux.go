@@ -14,13 +14,10 @@ import (
 	"tenement/internal/cgroup"
 )
 
-// The ordinary user of [User], whom every machine has, and the ids that it may give to
-// others.
+// The ordinary user of [User], whom every machine has.
 const (
 	UserID   = 65534
 	userName = "nobody"
-	subordID = 200_000
-	UserIDs  = 65_536
 )
 
 // User is an ordinary user of this machine, with a cgroup to divide, for a test that runs
