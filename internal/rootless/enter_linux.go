@@ -61,8 +61,7 @@ func Check() error {
 			return unavailable(err, "as root: apt install uidmap")
 		}
 	}
-	trial := exec.Command("/proc/self/exe")
-	trial.Path, trial.Args = "/bin/true", []string{"true"}
+	trial := exec.Command("true")
 	trial.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}
 	if err := trial.Run(); err != nil {
 		return refused(err)
