@@ -102,9 +102,9 @@ type daemon struct {
 	program string // the path of the one that an upgrade starts, if it may be replaced
 	config  string
 	dataDir string
-	mounts  string            // where its file system begins for the test
-	user    *runtimetest.User // whose it is; nil for the test's own
-	base    string            // http://127.0.0.1:PORT
+	mounts  string                         // where its file system begins for the test
+	as      func(args ...string) *exec.Cmd // what its user runs; nil if that is the test's own
+	base    string                         // http://127.0.0.1:PORT
 	client  *http.Client
 	process *os.Process
 	serving int  // the process that serves: after an upgrade another one
@@ -270,8 +270,8 @@ func (d *daemon) command(args ...string) string {
 func (d *daemon) tryCommand(args ...string) (string, error) {
 	args = append(args, "--config", d.config, "--data-dir", d.files())
 	cmd := exec.CommandContext(d.t.Context(), d.ten, args...)
-	if d.user != nil {
-		cmd = d.user.Command(append([]string{d.ten}, args...)...)
+	if d.as != nil {
+		cmd = d.as(append([]string{d.ten}, args...)...)
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -16,7 +16,7 @@ import (
 func startAs(t *testing.T, user *runtimetest.User, ten, listen string) *daemon {
 	t.Helper()
 	d := launch(t, user.Command(ten), filepath.Join(user.Dir, "tenement.toml"), filepath.Join(user.Dir, "data"), listen)
-	d.ten, d.user = ten, user
+	d.ten, d.as = ten, user.Command
 	d.waitServing()
 	return d
 }
