@@ -26,6 +26,8 @@ type Tree struct {
 	dir    string
 	serial atomic.Uint64
 
+	companions []int // processes that move with the daemon
+
 	mu      sync.Mutex
 	enabled map[string]bool // the controllers that its groups have
 }
@@ -37,13 +39,15 @@ const ParentVariable = "TENEMENT_CGROUP"
 
 // Open makes name below the cgroup that [ParentVariable] names, in which every
 // controller is then turned on, or below the calling process's own, in which those are
-// that a limit needs. CodeUnavailable means that this machine, or this user, has no v2
+// that a limit needs; companions are processes besides that may be moved for it.
+// CodeUnavailable means that this machine, or this user, has no v2
 // hierarchy to write to.
-func Open(name string) (*Tree, error) {
+func Open(name string, companions ...int) (*Tree, error) {
 	t, err := choose(os.Getenv(ParentVariable))
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	t.companions = companions
 	t.dir = filepath.Join(t.parent, name)
 	if err := os.Mkdir(t.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, unavailable(err)

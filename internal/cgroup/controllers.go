@@ -182,7 +182,7 @@ func (t *Tree) vacate() error {
 }
 
 // inTheWay lists what must leave the tree's parent before the controller can be turned on
-// there, or why it cannot: only a daemon that is alone may move itself.
+// there, or why it cannot: only a daemon that is alone, but for its companions, may move itself.
 func (t *Tree) inTheWay(controller string) ([]int, error) {
 	if turned, err := words(t.parent, subtreeControl); err != nil || slices.Contains(turned, controller) {
 		return nil, err
@@ -192,7 +192,7 @@ func (t *Tree) inTheWay(controller string) ([]int, error) {
 		return pids, err
 	}
 	for _, pid := range pids {
-		if pid != os.Getpid() {
+		if pid != os.Getpid() && !slices.Contains(t.companions, pid) {
 			return nil, &tenement.Error{
 				Code: tenement.CodeUnavailable, Op: "turn on controllers",
 				Err:  fmt.Errorf("other processes than the daemon are in its cgroup %s, such as %d", t.parent, pid),

@@ -31,15 +31,15 @@ type isolation struct {
 // openIsolation opens one runtime for each degree. What this machine does not offer is
 // an error when something is to be started with it, and not before.
 func (t *tenancy) openIsolation() (err error) {
-	if err := t.openCgroups(); err != nil {
-		return err
-	}
 	i := &t.isolation
 	if i.within, err = rootless.Open(); err != nil {
 		return err
 	}
 	if i.within != nil {
 		t.closers = append(t.closers, i.within)
+	}
+	if err := t.openCgroups(); err != nil {
+		return err
 	}
 	i.host, err = runtime.NewHost(t.stateDir("output"), i.cgroups, i.within, t.daemon.Log)
 	if err != nil {
@@ -85,7 +85,11 @@ func ownName(dataDir string, length int) string {
 // on one machine stay apart. Where an operator has said in which cgroup, there is no
 // doing without it.
 func (t *tenancy) openCgroups() error {
-	tree, err := cgroup.Open("tenement-" + t.ownName(12))
+	var companions []int
+	if within := t.isolation.within; within != nil {
+		companions = append(companions, within.Keeper)
+	}
+	tree, err := cgroup.Open("tenement-"+t.ownName(12), companions...)
 	switch {
 	case err == nil:
 		t.isolation.cgroups = tree

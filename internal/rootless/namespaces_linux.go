@@ -15,8 +15,8 @@ import (
 type Namespaces struct {
 	Mount, PID *os.File
 	UIDs       Range // for tenants
+	Keeper     int   // the process that keeps them
 
-	keeper   int
 	uid, gid int // of the user, outside
 }
 
@@ -26,7 +26,7 @@ func Open() (_ *Namespaces, err error) {
 		return nil, nil //nolint:nilnil // there are none
 	}
 	n := &Namespaces{}
-	if n.keeper, err = strconv.Atoi(os.Getenv(keeperVariable)); err != nil {
+	if n.Keeper, err = strconv.Atoi(os.Getenv(keeperVariable)); err != nil {
 		return nil, fmt.Errorf("%s: %w", keeperVariable, err)
 	}
 	if _, err := fmt.Sscanf(os.Getenv(userVariable), "%d:%d", &n.uid, &n.gid); err != nil {
@@ -35,7 +35,7 @@ func Open() (_ *Namespaces, err error) {
 	if n.UIDs, err = tenantIDs(); err != nil {
 		return nil, err
 	}
-	kept := filepath.Join("/proc", strconv.Itoa(n.keeper), "ns")
+	kept := filepath.Join("/proc", strconv.Itoa(n.Keeper), "ns")
 	theirs, err := os.Stat(filepath.Join(kept, "user"))
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func Open() (_ *Namespaces, err error) {
 		return nil, err
 	}
 	if !os.SameFile(own, theirs) {
-		return nil, fmt.Errorf("process %d keeps another user namespace", n.keeper)
+		return nil, fmt.Errorf("process %d keeps another user namespace", n.Keeper)
 	}
 	if n.Mount, err = os.Open(filepath.Join(kept, "mnt")); err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (n *Namespaces) Close() error { return errors.Join(n.Mount.Close(), n.PID.C
 
 // End ends the keeper, and whatever is left in the namespaces.
 func (n *Namespaces) End() error {
-	err := syscall.Kill(n.keeper, syscall.SIGKILL)
+	err := syscall.Kill(n.Keeper, syscall.SIGKILL)
 	if errors.Is(err, syscall.ESRCH) {
 		return nil
 	}

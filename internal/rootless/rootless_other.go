@@ -17,6 +17,7 @@ const KeeperCommand = "keep-namespaces"
 type Namespaces struct {
 	Mount, PID *os.File
 	UIDs       Range
+	Keeper     int
 }
 
 // Enter always fails.
