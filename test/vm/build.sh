@@ -49,7 +49,7 @@ chmod +x "$work/initrd/init"
 (cd "$work/initrd" && find . | cpio --quiet -o -H newc | gzip -1) >"$out/initrd"
 
 # Root file system. There is no udev, so what waits for devices is masked.
-debootstrap --variant=minbase --include=systemd,systemd-sysv,kmod "$VERSION_CODENAME" "$work/root" "$mirror" >"$work/log" 2>&1 ||
+debootstrap --variant=minbase --include=systemd,systemd-sysv,kmod,uidmap "$VERSION_CODENAME" "$work/root" "$mirror" >"$work/log" 2>&1 ||
 	{ tail -n 30 "$work/log" "$work/root/debootstrap/debootstrap.log" >&2; exit 1; }
 cd "$work/root"
 # What networks of tenants ask the kernel for, which loads it by itself: nf_tables and

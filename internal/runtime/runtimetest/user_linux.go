@@ -1,6 +1,7 @@
 package runtimetest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,6 +26,8 @@ const (
 type User struct {
 	Dir    string // theirs, and reached by everybody
 	Cgroup string
+	leaf   string   // in or below it, where their commands begin
+	env    []string // of all commands
 	subids string
 }
 
@@ -45,20 +48,54 @@ func NewUser(t *testing.T) *User {
 	t.Cleanup(func() { _ = os.RemoveAll(u.Dir) }) // a left-over in a temporary directory
 	must(os.Chmod(u.Dir, 0o755))
 	must(os.Chown(u.Dir, UserID, UserID))
-	own, err := cgroup.Of(os.Getpid())
-	must(err)
-	u.Cgroup, err = os.MkdirTemp(own, "user") //nolint:usetesting // no file system for anything else
-	must(err)
+	must(u.makeCgroup(t))
+	return u
+}
+
+// makeCgroup gives the user a cgroup in that of the test, or where tests are told to have
+// theirs: then with its controllers, and one for tenants alone in it.
+func (u *User) makeCgroup(t *testing.T) error {
+	parent, err := cgroup.Of(os.Getpid())
+	if err != nil {
+		return err
+	}
+	given := os.Getenv(cgroup.ParentVariable)
+	if given != "" {
+		parent = given
+		tree, err := cgroup.Open("user") // which turns on the controllers of parent
+		if err != nil {
+			return err
+		}
+		if err := tree.Close(); err != nil {
+			return err
+		}
+	}
+	if u.Cgroup, err = os.MkdirTemp(parent, "user"); err != nil { //nolint:usetesting // no file system for anything else
+		return err
+	}
 	t.Cleanup(func() {
 		if err := os.WriteFile(filepath.Join(u.Cgroup, "cgroup.kill"), []byte("1"), 0); err != nil {
 			t.Error(err)
 		}
 		removeGroups(t, u.Cgroup)
 	})
-	for _, file := range []string{"", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"} {
-		must(os.Chown(filepath.Join(u.Cgroup, file), UserID, UserID))
+	u.leaf = u.Cgroup
+	if given == "" {
+		return delegate(u.Cgroup)
 	}
-	return u
+	tenants := filepath.Join(u.Cgroup, "tenants")
+	u.leaf, u.env = filepath.Join(u.Cgroup, "own"), []string{cgroup.ParentVariable + "=" + tenants}
+	err = os.WriteFile(filepath.Join(u.Cgroup, "cgroup.subtree_control"), []byte("+cpu +io +memory +pids"), 0)
+	return errors.Join(err, os.Mkdir(u.leaf, 0o755), os.Mkdir(tenants, 0o755), delegate(u.Cgroup), delegate(u.leaf), delegate(tenants))
+}
+
+// delegate gives a cgroup to the user (cgroup-v2.rst, "Delegation").
+func delegate(dir string) error {
+	var err error
+	for _, file := range []string{"", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"} {
+		err = errors.Join(err, os.Chown(filepath.Join(dir, file), UserID, UserID))
+	}
+	return err
 }
 
 // removeGroups removes a cgroup that is empty, or is just being emptied.
@@ -118,9 +155,9 @@ echo $$ > "$2"/cgroup.procs
 shift 2
 ` + script + `
 exec setpriv --reuid=nobody --regid=65534 --clear-groups --inh-caps=-all "$@"`
-	cmd := exec.Command("sh", append([]string{"-ec", script, "sh", u.subids, u.Cgroup}, args...)...)
+	cmd := exec.Command("sh", append([]string{"-ec", script, "sh", u.subids, u.leaf}, args...)...)
 	cmd.Dir = u.Dir
-	cmd.Env = append(os.Environ(), "HOME="+u.Dir)
+	cmd.Env = append(append(os.Environ(), "HOME="+u.Dir), u.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	return cmd
 }

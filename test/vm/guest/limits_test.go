@@ -104,6 +104,7 @@ func runsSuites(t *testing.T) {
 	run(t, "systemctl", "start", "suite-keeper")
 	below := "TENEMENT_CGROUP=/sys/fs/cgroup" + property(t, "suite-keeper", "ControlGroup")
 	suite("runtime.test", "^TestNamespace$$", below)
+	suite("runtime.test", "^TestWithoutRoot$$", below)
 	suite("runtime.test", "TestHostWithCgroups/^(freeze_and_thaw|kill_ends_what_is_frozen|usage|out_of_memory|a_child.*|processes|share_of.*|weights)$$", below)
 	run(t, "systemctl", "stop", "suite-keeper")
 }
