@@ -147,6 +147,12 @@ func (p *Pool) Take(ctx context.Context, egress tenement.Egress) (*Namespace, er
 			Err: fmt.Errorf("there is no egress %q", egress),
 		}
 	}
+	if p.options.Within && egress != tenement.EgressDeny {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: connectOp, Err: errors.New("only root can give tenants a way out of their networks"),
+			Hint: `set egress = "deny" for the service, or isolation = "process", or run the daemon as root`,
+		}
+	}
 	p.mu.Lock()
 	p.wanted[egress] = true
 	p.mu.Unlock()
@@ -177,12 +183,6 @@ func (p *Pool) wake() {
 func (p *Pool) create(egress tenement.Egress) (*Namespace, error) {
 	if egress == tenement.EgressDeny {
 		return p.isolated(nil)
-	}
-	if p.options.Within {
-		return nil, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: connectOp, Err: errors.New("only root can give tenants a way out of their networks"),
-			Hint: `set egress = "deny" for the service, or isolation = "process", or run the daemon as root`,
-		}
 	}
 	if err := p.rules.install(); err != nil {
 		return nil, err

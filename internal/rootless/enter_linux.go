@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"tenement"
 )
 
 // Enter begins this program again, as the same process and with the same arguments and
@@ -26,15 +28,15 @@ func Enter(stateDir string) error {
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return err
 	}
-	keeper, err := findKeeper(filepath.Join(stateDir, keeperFile))
-	if err != nil {
-		return err
-	}
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
 		return unavailable(err, "install util-linux")
 	}
 	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	keeper, err := findKeeper(filepath.Join(stateDir, keeperFile))
 	if err != nil {
 		return err
 	}
@@ -110,17 +112,28 @@ func findKeeper(path string) (pid int, err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		text, err := io.ReadAll(file)
-		if err != nil {
-			return 0, err
-		}
-		return strconv.Atoi(string(text))
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return startKeeper(file)
+	case !errors.Is(err, unix.EWOULDBLOCK):
 		return 0, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
-	return startKeeper(file)
+	text, err := io.ReadAll(file)
+	if err != nil {
+		return 0, err
+	}
+	pid, _ = strconv.Atoi(string(text))
+	if !isKeeper(pid) { // then somebody who starts one has the lock
+		return 0, &tenement.Error{
+			Code: tenement.CodeConflict, Op: enterOp, Err: errors.New("another daemon is just starting on the same data directory"), Hint: "try again",
+		}
+	}
+	return pid, nil
+}
+
+func isKeeper(pid int) bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return err == nil && strings.HasSuffix(string(text), "\x00"+KeeperCommand+"\x00")
 }
 
 // Kept says whether the namespaces that belong to stateDir are there.

@@ -55,7 +55,7 @@ func subordinate(path, name string, uid int) (Range, error) {
 	var best Range
 	if err == nil {
 		defer file.Close()
-		if best, err = largest(file, name, strconv.Itoa(uid)); err != nil {
+		if best, err = largest(file, name, uid); err != nil {
 			return Range{}, fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -66,11 +66,12 @@ func subordinate(path, name string, uid int) (Range, error) {
 	return best, nil
 }
 
-func largest(text io.Reader, owners ...string) (best Range, err error) {
+// largest reads lines such as alice:100000:65536.
+func largest(text io.Reader, name string, uid int) (best Range, err error) {
 	lines := bufio.NewScanner(text)
 	for lines.Scan() {
 		fields := strings.Split(strings.TrimSpace(lines.Text()), ":")
-		if len(fields) != 3 || fields[0] != owners[0] && fields[0] != owners[1] {
+		if len(fields) != 3 || fields[0] != name && fields[0] != strconv.Itoa(uid) {
 			continue
 		}
 		first, err := strconv.Atoi(fields[1])
