@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"tenement"
+	"tenement/internal/network"
 	"tenement/internal/rootless"
 	"tenement/internal/runtime"
 )
@@ -59,4 +60,31 @@ func checkSandbox(_ context.Context, e *examination) []finding {
 		return found(verdictOK, "none can be made, and no service asks for one: "+err.Error(), tenement.HintOf(err))
 	}
 	return found(verdictFail, strings.Join(wanted, ", ")+" cannot start: "+err.Error(), tenement.HintOf(err))
+}
+
+// checkFirewall looks for what stands between tenants and the outside.
+func checkFirewall(_ context.Context, e *examination) []finding {
+	if os.Geteuid() != 0 || !e.reachesOut() {
+		return nil
+	}
+	subnet := network.DefaultSubnet.String()
+	dropping, err := network.Firewalls(network.DefaultSubnet)
+	switch {
+	case err != nil:
+		return found(verdictWarn, "what other programs drop cannot be read: "+err.Error(), tenement.HintOf(err))
+	case len(dropping) > 0:
+		return found(verdictWarn, "tenants reach nothing outside: what is forwarded is dropped by "+strings.Join(dropping, ", "),
+			"let "+subnet+" and answers to it through: with Docker, iptables -I DOCKER-USER -s "+subnet+" -j ACCEPT, and the same with -d; with ufw, ufw route allow from "+subnet)
+	}
+	return found(verdictOK, "nobody drops what tenants send", "")
+}
+
+// reachesOut says whether isolated instances are to reach what is outside.
+func (e *examination) reachesOut() bool {
+	if e.config == nil {
+		return false
+	}
+	return slices.ContainsFunc(slices.Collect(maps.Values(e.config.Services)), func(s *tenement.Service) bool {
+		return s.Isolation != tenement.IsolationProcess && s.Egress == tenement.EgressAllow
+	})
 }

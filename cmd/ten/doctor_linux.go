@@ -23,6 +23,7 @@ var platformChecks = []check{
 	{"disk weights", checkDiskWeights},
 	{"namespaces", checkNamespaces},
 	{"sandbox", checkSandbox},
+	{"firewall", checkFirewall},
 }
 
 // What one awake instance takes of the kernel, about, with the namespaces of its own that
