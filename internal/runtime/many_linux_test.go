@@ -178,17 +178,22 @@ func startAll(b *testing.B, rt runtime.Runtime, specs []runtime.Spec) []runtime.
 	return processes
 }
 
+// endAll ends all at the same time, as a daemon does that stops.
 func endAll(b *testing.B, processes []runtime.Process) {
 	b.Helper()
 	ended, cancel := context.WithCancel(b.Context())
 	cancel()
-	each(len(processes), func(i int) {
-		err := processes[i].Kill()
-		<-processes[i].Exited()
-		if err := errors.Join(err, processes[i].Release(ended)); err != nil {
-			b.Error(err)
-		}
-	})
+	var all sync.WaitGroup
+	for _, p := range processes {
+		all.Go(func() {
+			err := p.Kill()
+			<-p.Exited()
+			if err := errors.Join(err, p.Release(ended)); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func each(n int, do func(i int)) {
