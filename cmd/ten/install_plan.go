@@ -35,7 +35,7 @@ type machine struct {
 	user func(name string) (uid, gid int, err error)                  // asked only once an account was made
 	tell func(what, name string)                                      // what was done to which file or command
 
-	networks func(dataDir string) error // removes those of the tenants of a daemon that was killed
+	removeLeft func(dataDir string) error // of the tenants of a daemon that was killed
 }
 
 func (m *machine) path(absolute string) string { return filepath.Join(m.root, absolute) }

@@ -62,7 +62,7 @@ func (a *app) uninstall(ctx context.Context, plan []step, purge bool) error {
 	if err := underSystemd("uninstall"); err != nil {
 		return err
 	}
-	m := &machine{root: "/", run: runProgram, user: lookUser, networks: daemon.RemoveNetworks, tell: func(what, name string) {
+	m := &machine{root: "/", run: runProgram, user: lookUser, removeLeft: daemon.RemoveLeft, tell: func(what, name string) {
 		fmt.Fprintf(a.stderr, "%s %s\n", what, name)
 	}}
 	if err := m.apply(ctx, plan); err != nil {
@@ -83,7 +83,7 @@ func (a *app) uninstall(ctx context.Context, plan []step, purge bool) error {
 func removal(root string) []step {
 	plan := []step{stopUnits{}}
 	if dataDir := unitSetting(root, "ReadWritePaths"); dataDir != "" && chooseUser("", root) == "root" {
-		plan = append(plan, removeNetworks{dataDir: dataDir})
+		plan = append(plan, removeLeft{dataDir: dataDir})
 	}
 	return append(plan,
 		removeFile{path: filepath.Join(unitDir, serviceUnit)},
@@ -154,16 +154,17 @@ func (stopUnits) do(ctx context.Context, m *machine) (func() error, error) {
 	return nil, left.Kill()
 }
 
-// removeNetworks removes what the daemon has left of its tenants' networks, if it was
-// killed: interfaces and nftables rules, and what it had switched on for them.
-type removeNetworks struct{ dataDir string }
+// removeLeft removes what the daemon has left of its tenants, if it was killed: interfaces
+// and nftables rules of their networks, what it had switched on for them, and what
+// sandboxes were made from.
+type removeLeft struct{ dataDir string }
 
-func (removeNetworks) describe(w io.Writer) {
-	fmt.Fprintln(w, "remove the interfaces and rules of tenants' networks, if a daemon that was killed has left any")
+func (removeLeft) describe(w io.Writer) {
+	fmt.Fprintln(w, "remove what a daemon that was killed has left of tenants: interfaces and rules of networks, and files of sandboxes in /run/tenement")
 }
 
-func (r removeNetworks) do(_ context.Context, m *machine) (func() error, error) {
-	return nil, m.networks(r.dataDir)
+func (r removeLeft) do(_ context.Context, m *machine) (func() error, error) {
+	return nil, m.removeLeft(r.dataDir)
 }
 
 // removeFile is one file, or one directory if it is empty. One that is not there is

@@ -46,8 +46,8 @@ func newLab(t *testing.T) *lab {
 		},
 		user: func(string) (int, int, error) { return os.Getuid(), os.Getgid(), nil },
 		tell: func(what, name string) { l.told = append(l.told, what+" "+name) },
-		networks: func(dataDir string) error {
-			l.runs = append(l.runs, "networks of "+dataDir)
+		removeLeft: func(dataDir string) error {
+			l.runs = append(l.runs, "remove what is left of "+dataDir)
 			return nil
 		},
 	}
@@ -299,8 +299,8 @@ func TestUninstallKeepsData(t *testing.T) {
 	if killed, err := os.ReadFile(l.path("/sys/fs/cgroup/system.slice/tenement.service/cgroup.kill")); string(killed) != "1" {
 		t.Errorf("what was left running was not ended: %q, %v", killed, err)
 	}
-	if slices.Contains(l.runs, "networks of /var/lib/tenement") {
-		t.Error("tenants who are the daemon's user had networks")
+	if slices.Contains(l.runs, "remove what is left of /var/lib/tenement") {
+		t.Error("tenants who are the daemon's user left something")
 	}
 	if !slices.Contains(l.runs, "systemctl disable --now tenement.socket tenement.service tenement-tenants.service") {
 		t.Errorf("not stopped: %q", l.runs)
@@ -317,7 +317,7 @@ func TestUninstallRemovesNetworks(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := slices.Index(l.runs, "systemctl disable --now tenement.socket tenement.service tenement-tenants.service")
-	if remove := slices.Index(l.runs, "networks of /var/lib/tenement"); stop < 0 || remove < stop {
+	if remove := slices.Index(l.runs, "remove what is left of /var/lib/tenement"); stop < 0 || remove < stop {
 		t.Errorf("ran %q", l.runs)
 	}
 	if l.exists(unitDir + "/" + serviceUnit) {

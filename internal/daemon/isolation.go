@@ -138,19 +138,23 @@ func (t *tenancy) openNamespace() (*runtime.Namespace, error) {
 
 func networkName(dataDir string) string { return "t" + ownName(dataDir, 6) }
 
-// RemoveNetworks removes what a daemon that was killed has left of its tenants' networks
-// on the machine, whose data directory has this absolute path. No daemon may have it, and
+// RemoveLeft removes what a daemon that was killed has left of its tenants on the machine
+// outside of its data directory, which has this absolute path: networks, and the bundles
+// of sandboxes, which hold the environments of their programs. No daemon may have it, and
 // no tenant run. Errors: CodeUnavailable.
-func RemoveNetworks(dataDir string) error {
-	pool, err := network.Open(network.Options{Name: networkName(dataDir), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
+func RemoveLeft(dataDir string) error {
+	err := runtime.RemoveBundles(sandboxDir(dataDir))
+	pool, failure := network.Open(network.Options{Name: networkName(dataDir), Log: slog.New(slog.DiscardHandler)})
+	if failure != nil {
+		return errors.Join(err, failure)
 	}
-	return errors.Join(pool.Sweep(), pool.Close())
+	return errors.Join(err, pool.Sweep(), pool.Close())
 }
 
 // sandboxParent is where all users may pass, and what is not needed after the next boot.
 const sandboxParent = "/run/tenement"
+
+func sandboxDir(dataDir string) string { return filepath.Join(sandboxParent, ownName(dataDir, 12)) }
 
 func (t *tenancy) openSandbox(namespaces *runtime.Namespace) (*runtime.Sandbox, error) {
 	if t.isolation.within != nil {
@@ -159,7 +163,7 @@ func (t *tenancy) openSandbox(namespaces *runtime.Namespace) (*runtime.Sandbox, 
 			Hint: `run the daemon as root, or set isolation = "namespace"`,
 		}
 	}
-	sandboxes, err := runtime.NewSandbox(namespaces, filepath.Join(sandboxParent, t.ownName(12)))
+	sandboxes, err := runtime.NewSandbox(namespaces, sandboxDir(t.daemon.Config.DataDir))
 	if err != nil {
 		return nil, err
 	}

@@ -220,7 +220,10 @@ func (d *daemon) startSuccessor() (*successor, error) {
 	}
 	s := &successor{process: process, control: ours, decoder: json.NewDecoder(ours), exited: make(chan struct{})}
 	go func() {
-		s.state, _ = process.Wait() // fails only for what is no child of ours
+		var err error
+		if s.state, err = process.Wait(); err != nil { // it is the service manager's child
+			awaitEnd(process)
+		}
 		close(s.exited)
 	}()
 	return s, nil
@@ -247,7 +250,7 @@ func (d *daemon) startWith(control int, program string) (pid int, err error) {
 	environment = append(environment, handoverVariable+"="+string(config))
 	refused := raw.Control(func(fd uintptr) {
 		pid, err = syscall.ForkExec(program, os.Args, &syscall.ProcAttr{
-			Env: environment, Files: []uintptr{0, 1, 2, controlFD: uintptr(control), frontFD: fd},
+			Env: environment, Files: []uintptr{0, 1, 2, controlFD: uintptr(control), frontFD: fd}, Sys: siblingOfManaged(),
 		})
 	})
 	if err != nil {
@@ -308,6 +311,9 @@ func (s *successor) await(told context.Context, limit time.Duration, done func(m
 func (s *successor) silence() error {
 	select {
 	case <-s.exited:
+		if s.state == nil {
+			return errors.New("it has ended")
+		}
 		return errors.New(s.state.String())
 	case <-time.After(time.Second):
 		return errors.New("it closed its connection")

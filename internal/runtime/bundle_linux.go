@@ -263,6 +263,19 @@ func (t *template) openRoot() (int, error) {
 	return tree, err
 }
 
+// RemoveBundles removes the directory that a [Sandbox] had, with all that is in it, when
+// nothing lives that has a bundle there. One that is not there is no error.
+func RemoveBundles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	for _, entry := range entries {
+		err = errors.Join(err, removeBundle(filepath.Join(dir, entry.Name())))
+	}
+	return errors.Join(err, ignoreMissing(os.Remove(dir)))
+}
+
 // removeBundle removes the files of a bundle. It goes into no directory: the only one is
 // the root, which is empty, unless something is mounted there that never should be.
 func removeBundle(dir string) error {

@@ -322,6 +322,23 @@ func TestSandboxSweep(t *testing.T) {
 	j.end(p)
 }
 
+func TestRemoveBundles(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "boxes")
+	root := filepath.Join(dir, "api.alice.1", "rootfs")
+	if err := errors.Join(os.MkdirAll(root, 0o700), os.WriteFile(filepath.Join(filepath.Dir(root), "config.json"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // once more is no error
+		if err := runtime.RemoveBundles(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("it is left")
+	}
+}
+
 func TestSandboxNeedsAnOpenDirectory(t *testing.T) {
 	t.Parallel()
 	j, boxes := newSandboxJail(t)

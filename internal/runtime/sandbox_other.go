@@ -19,6 +19,9 @@ func NewSandbox(*Namespace, string) (*Sandbox, error) {
 	}
 }
 
+// RemoveBundles does nothing.
+func RemoveBundles(string) error { return nil }
+
 // Sweep does nothing.
 func (b *Sandbox) Sweep() error { return nil }
 

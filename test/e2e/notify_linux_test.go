@@ -94,6 +94,11 @@ func TestServiceManagerFollowsAnUpgrade(t *testing.T) {
 	hear(old, "WATCHDOG=1")
 	d.upgrade()
 	hear(old, fmt.Sprintf("MAINPID=%d", d.serving))
+	// systemd waits only for a main process that is its own child when it is told of it.
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.serving))
+	if want := fmt.Sprintf("\nPPid:\t%d\n", os.Getpid()); err != nil || !strings.Contains(string(status), want) {
+		t.Errorf("the new daemon is no child of the service manager, %v:\n%s", err, status)
+	}
 	hear(d.serving, "WATCHDOG=1")
 	waitGone(t, old)
 	hear(d.serving, "WATCHDOG=1")

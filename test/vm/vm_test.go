@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	tenementruntime "tenement/internal/runtime"
 )
 
 // The bounds are for a busy machine without hardware virtualisation.
@@ -44,25 +47,30 @@ const install = "apt-get install qemu-system-x86 cpio debootstrap e2fsprogs"
 // qemu.
 func require(t *testing.T) {
 	t.Helper()
-	missing := ""
+	why := ""
 	for _, program := range needs {
 		if _, err := exec.LookPath(program); err != nil {
-			missing = program + " is missing: on Debian, as root, " + install
+			why = program + " is missing: on Debian, as root, " + install
 		}
 	}
 	switch {
 	case runtime.GOARCH != "amd64":
-		missing = "the machine is an amd64 one, and its kernel comes from this machine's packages"
-	case missing == "" && os.Getuid() != 0:
-		missing = "only root can build a root file system: run the tests of test/vm as root"
+		why = "the machine is an amd64 one, and its kernel comes from this machine's packages"
+	case why == "" && os.Getuid() != 0:
+		why = "only root can build a root file system: run the tests of test/vm as root"
 	}
-	if missing == "" {
-		return
+	if why != "" {
+		missing(t, "qemu", why)
 	}
-	if slices.Contains(strings.Split(os.Getenv("TENEMENT_REQUIRE"), ","), "qemu") {
-		t.Fatal(missing)
+}
+
+// missing skips, or fails where TENEMENT_REQUIRE lists what is missing.
+func missing(t *testing.T, what, why string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("TENEMENT_REQUIRE"), ","), what) {
+		t.Fatal(why)
 	}
-	t.Skip(missing)
+	t.Skip(why)
 }
 
 // TestUnderSystemd takes one machine through its life with the product: see the tests
@@ -73,7 +81,7 @@ func TestUnderSystemd(t *testing.T) {
 		t.Skip("it takes a minute; leave -short away")
 	}
 	require(t)
-	takesThrough(t, lives)
+	takesThrough(t, lives, nil)
 }
 
 // TestLimitsUnderSystemd does so in a machine of its own, at the same time.
@@ -83,15 +91,31 @@ func TestLimitsUnderSystemd(t *testing.T) {
 		t.Skip("it takes a minute; leave -short away")
 	}
 	require(t)
-	takesThrough(t, []life{{"TestLimits", "poweroff -ff"}})
+	takesThrough(t, []life{{"TestLimits", "poweroff -ff"}}, nil)
 }
 
-// takesThrough runs the lives of one machine in turn.
-func takesThrough(t *testing.T, lives []life) {
+// TestSandboxUnderSystemd is the machine with runsc, which is too large to be unpacked in
+// each life of the others.
+func TestSandboxUnderSystemd(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes a minute; leave -short away")
+	}
+	require(t)
+	runsc, err := tenementruntime.FindRunsc()
+	if err != nil {
+		missing(t, "runsc", err.Error()+": run tools/runsc.sh, and put the directory that it prints into PATH")
+	}
+	takesThrough(t, []life{{"TestSandbox", "poweroff -ff"}}, map[string]string{"runsc": runsc})
+}
+
+// takesThrough runs the lives of one machine in turn, with more programs than it always has.
+func takesThrough(t *testing.T, lives []life, more map[string]string) {
 	t.Helper()
 	image := machine(t)
 	dir := t.TempDir()
 	programs := build(t, dir)
+	maps.Copy(programs, more)
 	disk := filepath.Join(dir, "root.img")
 	command(t, time.Minute, "cp", "--sparse=always", filepath.Join(image, "root.img"), disk)
 	for _, l := range lives {

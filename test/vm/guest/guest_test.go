@@ -81,7 +81,12 @@ func steps(t *testing.T, list ...step) {
 // try runs a program and gives what it printed and its exit status.
 func try(t *testing.T, command ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	return tryFor(t, patience, command...)
+}
+
+func tryFor(t *testing.T, limit time.Duration, command ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	var out, err bytes.Buffer

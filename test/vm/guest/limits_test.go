@@ -84,29 +84,43 @@ func swapsOn(t *testing.T) {
 
 // runsSuites has each in a delegated cgroup: one alone in its own, one beside a keeper.
 func runsSuites(t *testing.T) {
-	const units = "/run/systemd/system/"
-	write(t, units+"suite-keeper.service", "[Service]\nDelegate=yes\nExecStart=/bin/sleep infinity\n", 0o644)
-	suite := func(binary, pattern, environment string) {
-		t.Helper()
-		output := "/run/" + binary + ".log"
-		write(t, units+"suite.service", fmt.Sprintf("[Service]\nType=oneshot\nDelegate=yes\nEnvironment=TENEMENT_REQUIRE=root,cgroup,controllers %s\n"+
-			"ExecStart=%s/%s -test.v '-test.run=%s'\nStandardOutput=file:%s\nStandardError=inherit\n", environment, payload, binary, pattern, output), 0o644)
-		run(t, "systemctl", "daemon-reload")
-		_, messages, status := try(t, "systemctl", "start", "suite.service")
-		text := string(must(os.ReadFile(output)))
-		if status != 0 || !strings.Contains(text, "--- PASS") {
-			t.Errorf("%s: exit status %d\n%s%s", binary, status, messages, text)
-		}
-		t.Logf("measured: %s: %d tests passed, %d were skipped", binary, strings.Count(text, "--- PASS"), strings.Count(text, "--- SKIP"))
-	}
-	suite("cgroup.test", "Limits|Refused|Missing|Freeze", "")
-	// The runtimes' tests start daemons of their own, so that they are not alone in their cgroup.
-	run(t, "systemctl", "start", "suite-keeper")
-	below := "TENEMENT_CGROUP=/sys/fs/cgroup" + property(t, "suite-keeper", "ControlGroup")
-	suite("runtime.test", "^TestNamespace$$", below)
-	suite("runtime.test", "^TestWithoutRoot$$", below)
-	suite("runtime.test", "TestHostWithCgroups/^(freeze_and_thaw|kill_ends_what_is_frozen|usage|out_of_memory|a_child.*|processes|share_of.*|weights)$$", below)
+	const require = "root,cgroup,controllers"
+	suite(t, "cgroup.test", "Limits|Refused|Missing|Freeze", require, "")
+	below := keepsSuites(t)
+	suite(t, "runtime.test", "^TestNamespace$$", require, below)
+	suite(t, "runtime.test", "^TestWithoutRoot$$", require, below)
+	suite(t, "runtime.test", "TestHostWithCgroups/^(freeze_and_thaw|kill_ends_what_is_frozen|usage|out_of_memory|a_child.*|processes|share_of.*|weights)$$", require, below)
 	run(t, "systemctl", "stop", "suite-keeper")
+}
+
+const runtimeUnits = "/run/systemd/system/"
+
+// keepsSuites starts a keeper, and gives the setting for those who use its cgroup: the
+// runtimes' tests start daemons of their own, so that they are not alone in theirs.
+func keepsSuites(t *testing.T) string {
+	t.Helper()
+	write(t, runtimeUnits+"suite-keeper.service", "[Service]\nDelegate=yes\nExecStart=/bin/sleep infinity\n", 0o644)
+	run(t, "systemctl", "daemon-reload")
+	run(t, "systemctl", "start", "suite-keeper")
+	return "TENEMENT_CGROUP=/sys/fs/cgroup" + property(t, "suite-keeper", "ControlGroup")
+}
+
+// suite runs those tests of a binary that match a pattern.
+func suite(t *testing.T, binary, pattern, require, environment string) {
+	t.Helper()
+	output := "/run/" + binary + ".log"
+	if err := os.RemoveAll(output); err != nil { // systemd does not empty it
+		t.Fatal(err)
+	}
+	write(t, runtimeUnits+"suite.service", fmt.Sprintf("[Service]\nType=oneshot\nDelegate=yes\nEnvironment=TENEMENT_REQUIRE=%s %s\n"+
+		"ExecStart=%s/%s -test.v '-test.run=%s'\nStandardOutput=file:%s\nStandardError=inherit\n", require, environment, payload, binary, pattern, output), 0o644)
+	run(t, "systemctl", "daemon-reload")
+	_, messages, status := tryFor(t, 2*patience, "systemctl", "start", "suite.service")
+	text := string(must(os.ReadFile(output)))
+	if status != 0 || !strings.Contains(text, "--- PASS") {
+		t.Errorf("%s: exit status %d\n%s%s", binary, status, messages, text)
+	}
+	t.Logf("measured: %s: %d tests passed, %d were skipped", binary, strings.Count(text, "--- PASS"), strings.Count(text, "--- SKIP"))
 }
 
 func installsLimits(t *testing.T) {

@@ -275,9 +275,9 @@ func comesBack(t *testing.T) {
 	}
 }
 
-func uninstalls(t *testing.T) {
-	tenant(t) // is awake
-	// A daemon that was killed, and what it may have left behind.
+// losesDaemonForGood: it was killed, and is not started again.
+func losesDaemonForGood(t *testing.T) {
+	t.Helper()
 	write(t, dropIn, "[Service]\nRestart=no\n", 0o644)
 	run(t, "systemctl", "daemon-reload")
 	run(t, "systemctl", "kill", "--signal=KILL", "--kill-whom=main", service)
@@ -285,6 +285,11 @@ func uninstalls(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(dropIn)); err != nil {
 		t.Error(err)
 	}
+}
+
+func uninstalls(t *testing.T) {
+	tenant(t) // is awake
+	losesDaemonForGood(t)
 	if tables := tables(t); len(tables) != 1 {
 		t.Errorf("without the daemon there are the tables %q", tables)
 	}
