@@ -31,7 +31,7 @@ import (
 
 // The bounds are for a busy machine without hardware virtualisation.
 const (
-	bootTimeout  = 8 * time.Minute  // one life of the machine, its tests included
+	bootTimeout  = 15 * time.Minute // one life of the machine, its tests included
 	buildTimeout = 10 * time.Minute // of a machine that was never built here
 )
 
