@@ -95,9 +95,10 @@ func OwnUID(kind, dataDir string) (int, error) {
 	if strings.HasPrefix(kind, hostKind) {
 		return 0, nil
 	}
-	uid := 1_900_000_000 + os.Getpid()*1000%100_000_000 + int(lastUID.Add(1))
+	n := int(lastUID.Add(1))
+	uid := 1_900_000_000 + os.Getpid()*1000%100_000_000 + n
 	if rootless.Inside() {
-		uid = subordID + os.Getpid()*1000%(UserIDs-1000) + int(lastUID.Load())
+		uid = subordID + os.Getpid()*1000%(UserIDs-1000) + n
 	}
 	return uid, os.Chown(dataDir, uid, uid)
 }
