@@ -360,7 +360,11 @@ func ownFileTexts(s Spec) map[string]string {
 	}
 }
 
+// writeFiles has nobody fork meanwhile: a child holds what is open until it executes its
+// program, and as long as a file is open for writing its mount cannot be made read-only.
 func writeFiles(dir string, texts map[string]string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	for name, text := range texts {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err

@@ -208,7 +208,7 @@ func TestNamespaceShowsOnlyWhatIsNamed(t *testing.T) {
 	got := j.run(s)
 	for _, want := range []string{
 		"\nalice\napi\n", "cat: /proc/1/environ: No such file", "cat: /etc/shadow: No such file", "/root/x: No such file",
-		"\n" + strconv.Itoa(s.UID) + "\nalice\n127.0.0.1 localhost alice\n", "/sys': No such file",
+		"\n" + strconv.Itoa(s.UID) + "\n", "\nalice\n", "\n127.0.0.1 localhost alice\n", "/sys': No such file",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
