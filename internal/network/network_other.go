@@ -55,6 +55,12 @@ func (n *Namespace) Enter() error { return unsupported() }
 // Dial fails with CodeUnavailable.
 func (n *Namespace) Dial(context.Context, int) (net.Conn, error) { return nil, unsupported() }
 
+// Cookie is 0.
+func Cookie() uint64 { return 0 }
+
+// Cookie is 0.
+func (n *Namespace) Cookie() uint64 { return 0 }
+
 // Slot is 0.
 func (n *Namespace) Slot() int { return 0 }
 

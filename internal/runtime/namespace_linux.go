@@ -135,6 +135,7 @@ func (n *Namespace) place(s Spec, in *network.Namespace) place {
 	return place{
 		isolation: tenement.IsolationNamespace,
 		port:      tenantPort,
+		network:   in.Cookie(),
 		slot:      in.Slot(),
 		uid:       s.UID,
 		spawn: func(c command, files []*os.File, attr *syscall.SysProcAttr) (h *handle, err error) {

@@ -166,7 +166,7 @@ func (x *box) place(uid int) place {
 		leave:     x.leave,
 	}
 	if x.in != nil {
-		at.slot, at.detach = x.in.Slot(), x.in.Detach
+		at.network, at.slot, at.detach = x.in.Cookie(), x.in.Slot(), x.in.Detach
 		at.dial = func(ctx context.Context) (net.Conn, error) { return x.in.Dial(ctx, tenantPort) }
 	}
 	return at

@@ -41,6 +41,7 @@ func Suite(t *testing.T, kinds map[string]Opener, kind string) {
 		{"share of the processor", testProcessorShare},
 		{"weights", testWeights},
 		{"serves", testServes},
+		{"tells when it listens", testListening},
 		{"environment is clean", testEnvironment},
 		{"inherits no descriptor", testDescriptors},
 		{"inherits no terminal", testSession},
