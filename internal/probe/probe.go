@@ -24,6 +24,10 @@ type Target struct {
 	// Began receives when the process may have begun to accept connections; nil where
 	// nobody tells. That an event is lost costs some milliseconds.
 	Began <-chan struct{}
+
+	// Passed says that the socket was there before the process: connections wait in it
+	// until they are taken. Then the one request waits, too.
+	Passed bool
 }
 
 // Intervals of the attempts to reach a starting process. Where nobody tells when it
@@ -36,14 +40,17 @@ const (
 	slowInterval  = 10 * time.Millisecond
 )
 
-// attemptTimeout bounds one attempt, so that a first request that got lost in a
+// attemptTimeout bounds one attempt to reach a socket of the program's own, so that a first request that got lost in a
 // program still starting up does not use up the whole time allowed.
 const attemptTimeout = 5 * time.Second
 
 // Ready blocks until the process accepts connections and, with a path, answers it with
 // 2xx. It returns nil, or ctx's end together with what the last attempt met, as
-// CodeTimeout.
+// CodeTimeout. A passed socket, without a path, is ready at once.
 func Ready(ctx context.Context, t Target) error {
+	if t.Passed && t.Path == "" {
+		return nil
+	}
 	begin := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -67,6 +74,9 @@ func Ready(ctx context.Context, t Target) error {
 }
 
 func (t Target) attempt(ctx context.Context) (connected bool, err error) {
+	if t.Passed {
+		return t.check(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	return t.check(ctx)

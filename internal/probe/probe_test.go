@@ -20,6 +20,7 @@ type program struct {
 	begun   time.Time
 	listens time.Duration // since begun
 	healthy time.Duration
+	answers time.Duration // what the answer takes
 	dials   int
 }
 
@@ -35,6 +36,7 @@ func (p *program) dial(context.Context) (net.Conn, error) {
 	}
 	go func() {
 		if _, err := http.ReadRequest(bufio.NewReader(theirs)); err == nil {
+			<-time.After(p.answers)
 			_, _ = theirs.Write([]byte("HTTP/1.1 " + status + "\r\nContent-Length: 0\r\n\r\n"))
 		}
 		_ = theirs.Close()
@@ -98,6 +100,22 @@ func TestHealthIsAskedAtOnce(t *testing.T) {
 			t.Errorf("late by %s", late)
 		}
 	})
+}
+
+// TestPassedSocket: one request waits in the socket for as long as it takes.
+func TestPassedSocket(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]program{"": {}, "/health": {dials: 1, answers: time.Minute}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := program{begun: time.Now(), answers: want.answers}
+			if err := probe.Ready(t.Context(), probe.Target{Dial: p.dial, Path: path, Passed: true}); err != nil {
+				t.Fatal(err)
+			}
+			if p.dials != want.dials || time.Since(p.begun) != want.answers {
+				t.Errorf("with path %q asked %d times within %s", path, p.dials, time.Since(p.begun))
+			}
+		})
+	}
 }
 
 func TestNeverReady(t *testing.T) {

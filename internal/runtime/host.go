@@ -58,9 +58,10 @@ type spawner func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
 type place struct {
 	isolation tenement.Isolation
 	port      int
-	network   uint64 // the cookie of its network
-	slot      int    // of it
-	uid       int    // 0 = the daemon's own user
+	network   uint64                                  // the cookie of its network
+	slot      int                                     // of it
+	uid       int                                     // 0 = the daemon's own user
+	listen    func(context.Context) (*os.File, error) // gives the socket to be passed
 	spawn     spawner
 	dial      func(context.Context) (net.Conn, error)
 	wait      func(*handle) tenement.Exit         // for the main process; nil: the handle knows
@@ -72,12 +73,12 @@ type place struct {
 }
 
 // Start implements [Runtime].
-func (h *Host) Start(_ context.Context, s Spec) (Process, error) {
+func (h *Host) Start(ctx context.Context, s Spec) (Process, error) {
 	port, err := h.ports.take()
 	if err != nil {
 		return nil, err
 	}
-	return h.startAt(s, h.onHost(port))
+	return h.startAt(ctx, s, h.onHost(port))
 }
 
 // onHost is a place among everything else on this machine.
@@ -87,6 +88,7 @@ func (h *Host) onHost(port int) place {
 		isolation: tenement.IsolationProcess,
 		port:      port,
 		network:   h.network,
+		listen:    func(ctx context.Context) (*os.File, error) { return network.ListenHere(ctx, port) },
 		spawn: func(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
 			if h.within != nil {
 				h.within.AsUser(attr)
@@ -103,7 +105,7 @@ func (h *Host) onHost(port int) place {
 }
 
 // startAt starts s; on an error nothing is left of it, the place included.
-func (h *Host) startAt(s Spec, at place) (_ Process, err error) {
+func (h *Host) startAt(ctx context.Context, s Spec, at place) (_ Process, err error) {
 	undo := cleanup{func() { h.warn("free the place of a process", at.leave()) }}
 	defer undo.unless(&err)
 
@@ -120,8 +122,15 @@ func (h *Host) startAt(s Spec, at place) (_ Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(files)
+	defer func() { closeAll(files) }()
 	undo.add(out.close)
+	if s.passed() {
+		socket, err := at.listen(ctx)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, socket)
+	}
 
 	group, attr, err := h.attributes(s)
 	if err != nil {

@@ -79,7 +79,10 @@ func (l *life) probe(limit time.Duration) {
 	defer cancel()
 	began, done := l.process.Listening()
 	defer done()
-	l.probed <- probe.Ready(ctx, probe.Target{Dial: l.process.Dial, Path: l.service.Health.Path, Began: began})
+	l.probed <- probe.Ready(ctx, probe.Target{
+		Dial: l.process.Dial, Path: l.service.Health.Path, Began: began,
+		Passed: l.service.Listen == tenement.ListenFD,
+	})
 }
 
 // check asks the health path once.
