@@ -68,6 +68,7 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"readable", s.Readable},
 		{"writable", s.Writable},
 		{"egress", s.Egress},
+		{"listen", s.Listen},
 		{"health", s.Health.Path},
 		{"health_check_interval", seconds(s.Health.Interval)},
 		{"idle_timeout", seconds(s.Timeouts.Idle)},

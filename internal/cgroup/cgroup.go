@@ -87,6 +87,9 @@ func choose(given string) (*Tree, error) {
 	return t, err
 }
 
+// Path is the tree's directory.
+func (t *Tree) Path() string { return t.dir }
+
 func unavailable(err error) error {
 	if tenement.HintOf(err) != "" {
 		return err

@@ -97,7 +97,7 @@ var schema = []key{
 	{inService, "pids_limit", limitKind(1, maxPIDs), func(d *draft, v value) { d.service.Limits.PIDs = v.whole }},
 	{inService, "io_weight", limitKind(1, maxWeight), func(d *draft, v value) { d.service.Limits.IOWeight = v.whole }},
 	{inService, "open_files_limit", limitKind(minFiles, maxFiles), func(d *draft, v value) { d.service.Limits.OpenFiles = v.whole }},
-	{section: inService, name: "listen"},
+	{inService, "listen", listen, func(d *draft, v value) { d.service.Listen = tenement.ListenMode(v.text) }},
 	{section: inService, name: "ready"},
 	{inService, "readable", array, func(d *draft, v value) { d.readPaths("readable", v, &d.service.Readable) }},
 	{inService, "writable", array, func(d *draft, v value) { d.readPaths("writable", v, &d.service.Writable) }},
@@ -114,6 +114,7 @@ var schema = []key{
 var (
 	isolation = oneOf(tenement.IsolationProcess, tenement.IsolationNamespace, tenement.IsolationSandbox)
 	egress    = oneOf(tenement.EgressAllow, tenement.EgressDeny)
+	listen    = oneOf(tenement.ListenPort, tenement.ListenFD)
 	restart   = oneOf(tenement.RestartAlways, tenement.RestartOnFailure, tenement.RestartNever)
 	create    = oneOf(tenement.CreateExplicit, tenement.CreateOnRequest)
 )

@@ -90,6 +90,7 @@ func (t *tenancy) start(ctx context.Context) error {
 		t.tasks.Go(func() { t.keepCopies(ctx) })
 		t.tasks.Go(func() { t.awaitDisk(ctx) })
 		t.tasks.Go(func() { t.keepNetworks(ctx) })
+		t.tasks.Go(func() { t.keepListening(ctx) })
 		return nil
 	case <-t.ended:
 		t.stop()
