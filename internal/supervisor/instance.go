@@ -20,9 +20,10 @@ type instance struct {
 	inbox    chan func()
 	shutdown chan struct{} // closed when the daemon stops
 	moved    chan struct{} // closed when another daemon has the instance
-	poke     chan struct{} // receives when nobody holds the owner any more
+	poke     chan struct{} // receives when nobody holds the owner any more, or no request waits
 	held     atomic.Int64  // callers that need the owner to stay
-	waiting  atomic.Int64  // requests among them
+	waiting  atomic.Int64  // of these, who wait for a process
+	requests atomic.Int64  // of those, requests: not the operator
 
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see
@@ -37,7 +38,8 @@ type ownership struct {
 	record    record
 	life      *life       // nil without a process
 	timer     *time.Timer // the end of the time allowed for the present state
-	freeSlot  func()      // returns the admission slot; nil without one
+	ticket    *ticket     // the place of a start in the admission queue, then its slot; nil without one
+	slotTimer *time.Timer // gives the slot back
 	revive    bool        // to be started again though nobody asks
 	hasServed bool        // the last process was ready before it ended
 	stopping  bool        // the daemon is
@@ -59,6 +61,7 @@ func newInstance(s *Supervisor, id tenement.InstanceID) *instance {
 		poke:     make(chan struct{}, 1),
 	}
 	i.own.timer = stoppedTimer()
+	i.own.slotTimer = stoppedTimer()
 	i.own.health = health{timer: stoppedTimer(), verdict: tenement.HealthUnknown}
 	i.own.storage.timer = stoppedTimer()
 	i.own.revive = s.plan.Load().pins(id)
@@ -86,6 +89,7 @@ func (i *instance) goOn() {
 		case do := <-i.inbox:
 			do()
 		case <-i.poke:
+			i.reorder()
 		case <-shutdown:
 			shutdown = nil
 			if i.sup.leaving.Load() {
@@ -93,7 +97,7 @@ func (i *instance) goOn() {
 				return
 			}
 			i.stopForGood()
-		case i.slotWanted() <- struct{}{}:
+		case <-i.granted():
 			i.start()
 		case err := <-o.life.events().probed:
 			i.onProbe(err)
@@ -125,14 +129,6 @@ func (i *instance) finished() bool {
 		return i.sup.retire(i)
 	}
 	return false
-}
-
-// slotWanted is the admission queue while a start waits in it, else nil.
-func (i *instance) slotWanted() chan<- struct{} {
-	if i.own.state == tenement.Starting && i.own.life == nil {
-		return i.sup.slots
-	}
-	return nil
 }
 
 // events are the channels of a life; all nil, so never ready, without one.
@@ -226,9 +222,13 @@ func (i *instance) ask(ctx context.Context, do func(answer chan<- error)) error 
 
 // dismiss undoes summon.
 func (i *instance) dismiss() {
-	if i.held.Add(-1) > 0 {
-		return
+	if i.held.Add(-1) == 0 {
+		i.prod()
 	}
+}
+
+// prod has the owner look around, soon. It waits for nothing.
+func (i *instance) prod() {
 	select {
 	case i.poke <- struct{}{}:
 	default:

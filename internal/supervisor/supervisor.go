@@ -47,9 +47,9 @@ type Config struct {
 type Supervisor struct {
 	Config
 	plan    atomic.Pointer[Plan]
-	slots   chan struct{} // one element per process being started
-	waiting atomic.Int64  // requests held, of all instances
+	waiting atomic.Int64 // requests held, of all instances
 
+	admission admission
 	measuring chan struct{} // one element while a data directory is measured
 
 	behind atomic.Bool // the store was not told something that it is to know
@@ -81,8 +81,8 @@ func New(c Config) *Supervisor {
 	}
 	s := &Supervisor{
 		Config: c,
-		slots:  make(chan struct{}, c.MaxStarting),
 
+		admission: admission{free: c.MaxStarting},
 		measuring: make(chan struct{}, 1),
 
 		awake: make(map[tenement.InstanceID]*instance),
@@ -159,12 +159,17 @@ func (s *Supervisor) close() {
 // Codes: not_found; suspended; unavailable, with RetryAfter, when it cannot be
 // started now; full when too many requests are held; timeout; canceled.
 func (s *Supervisor) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	return s.acquire(ctx, id, true)
+}
+
+// acquire is Acquire; request is false when only the operator waits.
+func (s *Supervisor) acquire(ctx context.Context, id tenement.InstanceID, request bool) (tenement.Lease, error) {
 	if i := s.owner(id); i != nil {
 		if l := i.serving.Load(); l != nil && l.enter() {
 			return l, nil
 		}
 	}
-	return s.await(ctx, id)
+	return s.await(ctx, id, request)
 }
 
 // owner is the owner of id, or nil. It may end at any time: only summon holds it.
@@ -175,7 +180,7 @@ func (s *Supervisor) owner(id tenement.InstanceID) *instance {
 }
 
 // await is the slow half of Acquire: the instance is not ready.
-func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID, request bool) (tenement.Lease, error) {
 	service := s.service(id)
 	if service == nil {
 		return nil, Unknown(id)
@@ -199,6 +204,10 @@ func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID) (tenemen
 		return nil, err
 	}
 	defer i.dismiss()
+	if request {
+		i.requests.Add(1)
+		defer i.requestGone()
+	}
 	return i.wait(ctx)
 }
 

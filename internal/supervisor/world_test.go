@@ -192,6 +192,7 @@ func (w *world) shutDown() {
 	if n := w.waiting.Load(); n != 0 {
 		w.t.Errorf("%d requests are still counted as waiting", n)
 	}
+	w.admission.wantEmpty(w.t, w.MaxStarting)
 	for _, closer := range w.closers {
 		if err := closer(); err != nil {
 			w.t.Error(err)
