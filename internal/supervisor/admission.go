@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 )
 
 // admission says which start comes next, so that as many are under way at once as there
@@ -33,6 +34,7 @@ type ticket struct {
 	// These need admission.mu.
 	stage  stage
 	urgent bool
+	expiry *time.Timer // gives the slot back; nil before it has one
 }
 
 type stage uint8
@@ -91,6 +93,16 @@ func (t *ticket) leave() {
 		a.admit()
 	}
 	t.stage = outside
+	if t.expiry != nil {
+		t.expiry.Stop()
+	}
+}
+
+// expireAfter bounds how long t has its slot.
+func (t *ticket) expireAfter(d time.Duration) {
+	t.admission.mu.Lock()
+	defer t.admission.mu.Unlock()
+	t.expiry = time.AfterFunc(d, t.leave)
 }
 
 func (a *admission) lineOf(t *ticket) *line {
@@ -179,10 +191,21 @@ func (l *line) keep(service string, list []*ticket) {
 
 func byAge(a, b *ticket) int { return cmp.Compare(a.serial, b.serial) }
 
-// queue puts a start into the admission queue.
+// queue puts a start into the admission queue, as soon as there is room for it.
 func (i *instance) queue() {
-	i.own.ticket = i.sup.admission.ticket(i.id.Service)
-	i.own.ticket.enter(i.urgent())
+	if i.own.ticket == nil {
+		i.own.ticket = i.sup.admission.ticket(i.id.Service)
+	}
+	if i.hasRoom() {
+		i.own.ticket.enter(i.urgent())
+	}
+}
+
+// onGranted starts with the slot just obtained, unless room has become short meanwhile.
+func (i *instance) onGranted() {
+	if i.hasRoom() {
+		i.start()
+	}
 }
 
 // granted receives once a start that is queued has its slot.
@@ -205,11 +228,8 @@ func (i *instance) reorder() {
 
 // leaveQueue gives back the place in the queue, or the slot.
 func (i *instance) leaveQueue() {
-	o := &i.own
-	if o.ticket == nil {
-		return
+	if i.own.ticket != nil {
+		i.own.ticket.leave()
+		i.own.ticket = nil
 	}
-	o.slotTimer.Stop()
-	o.ticket.leave()
-	o.ticket = nil
 }

@@ -20,10 +20,13 @@ type instance struct {
 	inbox    chan func()
 	shutdown chan struct{} // closed when the daemon stops
 	moved    chan struct{} // closed when another daemon has the instance
-	poke     chan struct{} // receives when nobody holds the owner any more, or no request waits
-	held     atomic.Int64  // callers that need the owner to stay
-	waiting  atomic.Int64  // of these, who wait for a process
-	requests atomic.Int64  // of those, requests: not the operator
+	poke     chan struct{} // receives when there is something to see below
+
+	// Others change these.
+	held     atomic.Int64          // callers that need the owner to stay
+	waiting  atomic.Int64          // of these, who wait for a process
+	requests atomic.Int64          // of those, requests: not the operator
+	claimed  atomic.Pointer[claim] // it is to make room
 
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see
@@ -39,11 +42,11 @@ type ownership struct {
 	life      *life       // nil without a process
 	timer     *time.Timer // the end of the time allowed for the present state
 	ticket    *ticket     // the place of a start in the admission queue, then its slot; nil without one
-	slotTimer *time.Timer // gives the slot back
-	revive    bool        // to be started again though nobody asks
-	hasServed bool        // the last process was ready before it ended
-	stopping  bool        // the daemon is
-	removal   *removal    // set while it is being deleted
+	berth     berth
+	revive    bool     // to be started again though nobody asks
+	hasServed bool     // the last process was ready before it ended
+	stopping  bool     // the daemon is
+	removal   *removal // set while it is being deleted
 	health    health
 	storage   storage
 	waiters   []*waiter
@@ -61,7 +64,6 @@ func newInstance(s *Supervisor, id tenement.InstanceID) *instance {
 		poke:     make(chan struct{}, 1),
 	}
 	i.own.timer = stoppedTimer()
-	i.own.slotTimer = stoppedTimer()
 	i.own.health = health{timer: stoppedTimer(), verdict: tenement.HealthUnknown}
 	i.own.storage.timer = stoppedTimer()
 	i.own.revive = s.plan.Load().pins(id)
@@ -90,6 +92,7 @@ func (i *instance) goOn() {
 			do()
 		case <-i.poke:
 			i.reorder()
+			i.onClaim()
 		case <-shutdown:
 			shutdown = nil
 			if i.sup.leaving.Load() {
@@ -98,7 +101,9 @@ func (i *instance) goOn() {
 			}
 			i.stopForGood()
 		case <-i.granted():
-			i.start()
+			i.onGranted()
+		case gone := <-o.berth.victim.settled():
+			i.onRoomMade(gone)
 		case err := <-o.life.events().probed:
 			i.onProbe(err)
 		case <-o.life.events().drained:
@@ -117,6 +122,7 @@ func (i *instance) goOn() {
 			i.onDeadline()
 		}
 	}
+	i.refuseClaim()
 	i.own.timer.Stop()
 	i.own.health.timer.Stop()
 	i.own.storage.timer.Stop()

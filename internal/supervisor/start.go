@@ -26,7 +26,7 @@ func (i *instance) begin(t tenement.Trigger) {
 
 // start runs with the admission slot just obtained.
 func (i *instance) start() {
-	i.own.slotTimer = time.AfterFunc(slotTime, i.own.ticket.leave)
+	i.own.ticket.expireAfter(slotTime)
 	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
 		i.service = s
 	}
@@ -50,6 +50,7 @@ func (i *instance) start() {
 
 func (i *instance) launchFailed(err error) {
 	i.leaveQueue()
+	i.leaveRoom()
 	i.step(tenement.Exited)
 	i.own.hasServed = false
 	var full *tenement.Error
@@ -107,7 +108,7 @@ func (i *instance) onProbe(err error) {
 		return
 	}
 	i.leaveQueue()
-	o.record.reason = ""
+	o.record.reason, o.record.evicted = "", false
 	o.life.gate.touch()
 	i.serve()
 	i.watchHealth()

@@ -23,6 +23,7 @@ func (i *instance) stop(goal tenement.Goal, done chan<- error) {
 		o.goal = goal
 		if o.life == nil { // still queueing
 			i.leaveQueue()
+			i.leaveRoom()
 			i.step(trigger)
 			i.step(tenement.Exited)
 			i.settle()
@@ -121,6 +122,7 @@ func (i *instance) onEnded(err error) {
 	fault.Point(fault.Forgotten)
 	ended := o.life
 	o.life = nil
+	i.leaveRoom()
 	if ended.process.Exit().OOM {
 		i.countOOMKill()
 	}

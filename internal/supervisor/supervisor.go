@@ -23,7 +23,7 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Log is required.
+// Config is what a supervisor works with. Every field but Memory and Log is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -40,6 +40,7 @@ type Config struct {
 
 	MaxStarting int // processes being started at once; 0 = one per core, at least 2
 	MaxWaiting  int // requests held at once, in all
+	Memory      Memory
 	Log         *slog.Logger
 }
 
@@ -50,6 +51,7 @@ type Supervisor struct {
 	waiting atomic.Int64 // requests held, of all instances
 
 	admission admission
+	room      room
 	measuring chan struct{} // one element while a data directory is measured
 
 	behind atomic.Bool // the store was not told something that it is to know
@@ -107,7 +109,9 @@ func (s *Supervisor) Run(ctx context.Context, ready chan<- struct{}) error {
 		return err
 	}
 	close(ready)
+	s.trim()
 	s.startPinned(pinned)
+	s.goUnlessClosed(func() { s.relieve(ctx) })
 	s.noteActivity(ctx)
 	s.close()
 	s.owners.Wait()
@@ -157,7 +161,8 @@ func (s *Supervisor) close() {
 // release it. The wait is bounded by ctx and by the service's wake timeout.
 //
 // Codes: not_found; suspended; unavailable, with RetryAfter, when it cannot be
-// started now; full when too many requests are held; timeout; canceled.
+// started now; full when too many requests are held, or when all that is awake is
+// in use and leaves no room; timeout; canceled.
 func (s *Supervisor) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
 	return s.acquire(ctx, id, true)
 }
