@@ -34,6 +34,8 @@ func effective(cfg *config.Config) []section {
 		{"admin_host", cfg.AdminHost},
 		{"max_starting", cfg.MaxStarting},
 		{"max_waiting", cfg.MaxWaiting},
+		{"max_awake", cfg.MaxAwake},
+		{"memory_reserve_mb", cfg.MemoryReserve >> 20},
 		{"uid_first", cfg.FirstUID},
 		{"log_instance_mb", cfg.LogInstance >> 20},
 		{"log_total_mb", cfg.LogTotal >> 20},

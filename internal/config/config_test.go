@@ -49,6 +49,8 @@ restart_window = "10m"
 backoff_base_ms = 2000
 backoff_max_ms = 50000
 max_starting = 6
+max_awake = 40
+memory_reserve_mb = 512
 max_waiting = 700
 uid_first = 3_000_000
 log_instance_mb = 8
@@ -131,7 +133,7 @@ func TestContract(t *testing.T) {
 	web.Listen = tenement.ListenFD
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
-		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700, FirstUID: 3_000_000,
+		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
 		Services: map[string]*tenement.Service{
 			"api": {

@@ -164,6 +164,7 @@ func (i *instance) inherit(f *legacy) {
 	}
 	o.state = f.record.State
 	o.life = newLife(i.sup, i.service, f.process)
+	i.takePlace()
 	o.life.startedAt = f.record.StartedAt
 	// Up to activityPace may have passed before its last use was written down.
 	o.life.gate.usedAt(f.record.ActiveAt.Add(activityPace))
@@ -177,6 +178,7 @@ func (i *instance) inherit(f *legacy) {
 		i.resumeStorage()
 		go o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
 	default:
+		o.record.reason = "" // of an earlier rest
 		i.serve()
 		i.resumeStorage()
 		i.resumeHealth(f.record.HealthFailures)

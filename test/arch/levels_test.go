@@ -30,6 +30,7 @@ var levels = map[string]int{
 	"internal/disk":      1,
 	"internal/listening": 1,
 	"internal/logs":      1,
+	"internal/memory":    1,
 	"internal/network":   1,
 	"internal/probe":     1,
 	"internal/replica":   1,
