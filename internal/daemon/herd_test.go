@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -158,6 +159,8 @@ func (h *herd) bare(b *testing.B, n int) []time.Duration {
 		commands[i] = exec.Command(h.python, h.script)
 		commands[i].Env = []string{"PORT=" + port, "PATH=/usr/bin:/bin"}
 	}
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
 	defer func() {
 		for _, command := range commands {
 			if command.Process != nil {
@@ -169,7 +172,7 @@ func (h *herd) bare(b *testing.B, n int) []time.Duration {
 	return atOnce(n, func(i int) error {
 		err := commands[i].Start()
 		if err == nil {
-			err = untilAnswered(addresses[i])
+			err = untilAnswered(b.Context(), client, addresses[i])
 		}
 		if err != nil {
 			b.Error(err)
@@ -180,17 +183,25 @@ func (h *herd) bare(b *testing.B, n int) []time.Duration {
 
 // untilAnswered asks every 5 ms: often enough for programs that take 50 and more, and so
 // seldom that asking takes nothing from those that start.
-func untilAnswered(address string) error {
-	deadline := time.Now().Add(2 * time.Minute)
+func untilAnswered(ctx context.Context, client *http.Client, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/", nil)
+	if err != nil {
+		return err
+	}
 	for {
-		answer, err := http.Get("http://" + address + "/") //nolint:gosec,noctx // an address of ours
+		answer, err := client.Do(request)
 		if err == nil {
 			return answer.Body.Close()
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			return err
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
