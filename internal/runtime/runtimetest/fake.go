@@ -29,7 +29,8 @@ type Behaviour struct {
 	TermTime   time.Duration // from SIGTERM to its end; < 0 = it ignores SIGTERM
 	Release    time.Duration // that the rest of its tree takes to end
 
-	FreezeTime  time.Duration // that it takes to stand still, unless that is called off; < 0 = it never does
+	FreezeTime  time.Duration // that it takes to stand still; < 0 = it never does
+	Stubborn    bool          // a freeze cannot be called off
 	FreezeError error
 	ThawTime    time.Duration
 	ThawError   error
@@ -153,7 +154,7 @@ type FakeProcess struct {
 	Terms  int           // SIGTERMs received
 	frozen chan struct{} // closed when it goes on; nil while it runs
 
-	Detached, Released atomic.Int32 // how often
+	Detached, Released, Freezes atomic.Int32 // how often
 }
 
 func (p *FakeProcess) run() {
@@ -268,6 +269,10 @@ func (p *FakeProcess) Kill() error {
 // Freeze implements runtime.Process: no request is answered and no SIGTERM heard until
 // Thaw. What the Behaviour says of its end comes all the same, as an OOM kill does.
 func (p *FakeProcess) Freeze(ctx context.Context) error {
+	p.Freezes.Add(1)
+	if p.behaviour.Stubborn {
+		ctx = context.WithoutCancel(ctx)
+	}
 	if err := p.behaviour.FreezeError; err != nil {
 		return err
 	}
@@ -280,7 +285,7 @@ func (p *FakeProcess) Freeze(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-p.exited:
-		return nil
+		return errors.New("it has ended")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
