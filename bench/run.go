@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"tenement/bench/measure"
@@ -50,6 +49,9 @@ type suite struct {
 var suites = []suite{
 	{"proxy", "Proxy", proxySuite},
 	{"wake", "Wake", wakeSuite},
+	{"herd", "Herd", herdSuite},
+	{"density", "Density", densitySuite},
+	{"sleep", "Sleep and restart", sleepSuite},
 }
 
 // run measures, writes the report even if a suite failed, and gives its path.
@@ -68,8 +70,8 @@ func run(ctx context.Context, o options) (string, error) {
 	}
 	b := &bench{quick: o.quick, dir: dir, outcomes: report.Outcomes{}, log: o.log}
 	r := &report.Report{Started: time.Now(), Quick: o.quick, Machine: measure.Machine()}
-	failed := b.measure(ctx, o, r, chosen)
-	failed = errors.Join(failed, leftBehind(dir), os.RemoveAll(dir))
+	failed := b.penned(ctx, o, r, chosen)
+	failed = errors.Join(failed, os.RemoveAll(dir))
 	r.Goals, r.Took = b.outcomes.Judge(), time.Since(r.Started)
 	path, err := write(o.results, r)
 	return path, errors.Join(failed, err)
@@ -88,6 +90,16 @@ func choose(names string) ([]suite, error) {
 		chosen = append(chosen, suites[i])
 	}
 	return chosen, nil
+}
+
+// penned measures, and leaves no process.
+func (b *bench) penned(ctx context.Context, o options, r *report.Report, chosen []suite) (err error) {
+	p, err := enter(b.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.empty()) }()
+	return b.measure(ctx, o, r, chosen)
 }
 
 func (b *bench) measure(ctx context.Context, o options, r *report.Report, chosen []suite) error {
@@ -176,16 +188,6 @@ func pick[T any](b *bench, full, small T) T {
 		return small
 	}
 	return full
-}
-
-// leftBehind ends processes that still run of those that the run has started, and names
-// them as an error.
-func leftBehind(dir string) error {
-	var failed error
-	for _, pid := range measure.Naming(dir) {
-		failed = errors.Join(failed, fmt.Errorf("process %d was left behind, and killed", pid), syscall.Kill(pid, syscall.SIGKILL))
-	}
-	return failed
 }
 
 // write writes the report under the time of its start.

@@ -115,7 +115,7 @@ func bareWaker(p tenant.Program) waker {
 	return waker{
 		name: bareStart, every: 1,
 		wake: func(ctx context.Context) (first *load.First, err error) {
-			first, child, err = p.BareStart(ctx, tenant.Poll, path(p))
+			first, child, err = p.BareStart(ctx, time.Now(), tenant.Poll, path(p))
 			return first, err
 		},
 		sleep: func(context.Context) error {

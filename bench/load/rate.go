@@ -10,9 +10,9 @@ import (
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 )
 
-// AtRate asks perSecond times a second, whatever answers take, over connections that are
-// kept. The first tenth is not counted, but what fails in it is.
-func AtRate(ctx context.Context, t Target, perSecond int, d time.Duration) *Result {
+// AtRate asks perSecond times a second for d, whatever answers take, over connections
+// that are kept. What is answered in warm, before that, is not counted, but what fails is.
+func AtRate(ctx context.Context, t Target, perSecond int, warm, d time.Duration) *Result {
 	attacker := vegeta.NewAttacker(vegeta.Timeout(patience), vegeta.KeepAlive(true), vegeta.HTTP2(false),
 		vegeta.Redirects(vegeta.NoFollow))
 	defer context.AfterFunc(ctx, func() { attacker.Stop() })()
@@ -23,9 +23,9 @@ func AtRate(ctx context.Context, t Target, perSecond int, d time.Duration) *Resu
 		}
 	}
 	r := &Result{}
-	counting := time.Now().Add(d / warmUp)
+	counting := time.Now().Add(warm)
 	measuring := false
-	results := attacker.Attack(vegeta.NewStaticTargeter(targets...), vegeta.ConstantPacer{Freq: perSecond, Per: time.Second}, d+d/warmUp, t.Address)
+	results := attacker.Attack(vegeta.NewStaticTargeter(targets...), vegeta.ConstantPacer{Freq: perSecond, Per: time.Second}, warm+d, t.Address)
 	for result := range results {
 		if !measuring && result.Timestamp.After(counting) {
 			measuring, r.CPU = true, -t.Meter()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -203,22 +204,30 @@ func (t *Ten) Proxy(ctx context.Context, service string, n int) (*Proxy, error) 
 	}, nil
 }
 
-// AwakePIDs are the main processes of all instances that are awake.
-func (t *Ten) AwakePIDs(ctx context.Context) ([]int, error) {
-	var pids []int
+// Awake are all instances that are not asleep.
+func (t *Ten) Awake(ctx context.Context) ([]api.Instance, error) {
+	var list []api.Instance
 	o := api.ListOptions{AwakeOnly: true, Limit: api.MaxInstances}
 	for {
 		page, err := t.API.Instances(ctx, o)
 		if err != nil {
 			return nil, err
 		}
-		for _, instance := range page.Instances {
-			if instance.PID != 0 {
-				pids = append(pids, instance.PID)
-			}
-		}
+		list = append(list, page.Instances...)
 		if o.After = page.Next; o.After.IsZero() {
-			return pids, nil
+			return list, nil
 		}
 	}
+}
+
+// PIDs are the main processes of instances, in order.
+func PIDs(instances []api.Instance) []int {
+	var pids []int
+	for _, instance := range instances {
+		if instance.PID != 0 {
+			pids = append(pids, instance.PID)
+		}
+	}
+	slices.Sort(pids)
+	return pids
 }

@@ -70,7 +70,7 @@ func (t *Table) markdown(w *strings.Builder) {
 	var head []string
 	for _, m := range t.Metrics {
 		if m.Ratio && t.Reference != "" {
-			head = append(head, m.Name+" ÷ "+t.Reference+"'s")
+			head = append(head, m.Name+" ÷ "+t.Reference)
 		}
 	}
 	for _, m := range t.Metrics {

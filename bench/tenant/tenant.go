@@ -105,14 +105,13 @@ func (p Program) Start(port int) (*peers.Child, error) {
 // start at a time: what a figure is too large by, at most.
 const Poll = 200 * time.Microsecond
 
-// BareStart is the time from before exec until the program has answered one request,
-// and the program. It tries to connect every so often.
-func (p Program) BareStart(ctx context.Context, every time.Duration, path string) (*load.First, *peers.Child, error) {
+// BareStart is the time from begin, before exec, until the program has answered one
+// request, and the program, also with an error. It tries to connect every so often.
+func (p Program) BareStart(ctx context.Context, begin time.Time, every time.Duration, path string) (*load.First, *peers.Child, error) {
 	port, err := peers.FreePort()
 	if err != nil {
 		return nil, nil, err
 	}
-	begin := time.Now()
 	child, err := p.Start(port)
 	if err != nil {
 		return nil, nil, err
