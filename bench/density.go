@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -34,14 +33,6 @@ var densityMethod = []string{
 func densitySuite(ctx context.Context, b *bench, s *report.Suite) error {
 	s.Method = densityMethod
 	return errors.Join(b.registered(ctx, s), b.day(ctx, s))
-}
-
-// isolation is the default of a user such as this one.
-func isolation() string {
-	if os.Geteuid() == 0 {
-		return "namespace"
-	}
-	return "process"
 }
 
 func (b *bench) registered(ctx context.Context, s *report.Suite) (err error) {

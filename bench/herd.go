@@ -23,12 +23,12 @@ var herdMethod = []string{
 
 const (
 	herdPoll = 500 * time.Microsecond
-	herdRest = time.Second
+	herdRest = 300 * time.Millisecond
 	bareHerd = "bare starts"
 )
 
 // herdSizes are how many are asked, and in how many rounds.
-var herdSizes = []struct{ n, rounds int }{{1, 20}, {20, 7}, {100, 5}, {500, 3}}
+var herdSizes = []struct{ n, rounds int }{{1, 15}, {20, 7}, {100, 5}, {500, 3}}
 
 // judgedHerd is the one of the line in what it must show.
 func judgedHerd(b *bench) int { return pick(b, 100, 5) }
@@ -73,25 +73,20 @@ func herdSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 		sizes = []struct{ n, rounds int }{{1, 1}, {judgedHerd(b), 1}}
 	}
 	most := sizes[len(sizes)-1].n
-	ten, err := peers.StartTen(b.ten, filepath.Join(b.dir, "herd"),
-		python.Service("process", "process", "idle_timeout = 0")+python.Service("namespace", "namespace", "idle_timeout = 0"))
+	ten, err := peers.StartTen(b.ten, filepath.Join(b.dir, "herd"), services(python))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ten.Stop()) }()
 	herds := []herd{{bareHerd, func(ctx context.Context, n int) *herdResult { return bareStarts(ctx, python, n) }}}
-	for _, isolation := range []string{"process", "namespace"} {
+	for _, isolation := range unboxed() {
 		if err := ten.Register(ctx, isolation, peers.Names(most)...); err != nil {
 			return err
 		}
-		if err := ten.Wake(ctx, "t0."+isolation+".localhost"); err != nil {
-			s.Skip("isolation "+isolation, err.Error())
-			continue
+		if err := errors.Join(ten.Wake(ctx, "t0."+isolation+".localhost"), ten.Sleep(ctx, isolation, "t0")); err != nil {
+			return err
 		}
 		herds = append(herds, herd{"tenement, " + isolation, func(ctx context.Context, n int) *herdResult { return wakeHerd(ctx, ten, isolation, n) }})
-	}
-	if err := errors.Join(ten.Sleep(ctx, "process", "t0"), ten.Sleep(ctx, "namespace", "t0")); err != nil {
-		return err
 	}
 	for _, size := range sizes {
 		b.say("herd of %d", size.n)

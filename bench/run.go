@@ -108,6 +108,9 @@ func (b *bench) measure(ctx context.Context, o options, r *report.Report, chosen
 		return err
 	}
 	setup := &report.Suite{}
+	if os.Geteuid() != 0 {
+		setup.Skip("isolation namespace and sandbox", "only root's daemon is measured with them")
+	}
 	var err error
 	b.tenants, err = tenant.Install(ctx, filepath.Join(b.dir, "apps"), b.static, setup.Skip)
 	if err != nil {
@@ -181,6 +184,18 @@ func (b *bench) tenantNamed(name string) (tenant.Program, bool) {
 	}
 	return b.tenants[i], true
 }
+
+// degrees are the isolations that this user's daemon is measured with. An ordinary user's
+// may have more, in namespaces of its own, but what that takes is another matter.
+func degrees() []string {
+	if os.Geteuid() == 0 {
+		return []string{"process", "namespace", "sandbox"}
+	}
+	return []string{"process"}
+}
+
+// isolation is the default of a user such as this one.
+func isolation() string { return degrees()[min(1, len(degrees())-1)] }
 
 // pick is full in a whole run and small in a smoke run.
 func pick[T any](b *bench, full, small T) T {

@@ -30,8 +30,6 @@ var wakeMethod = []string{
 		"The page cache is warm, but for the table that says otherwise. `egress` is `deny`: the machine's network is not touched.",
 }
 
-var isolations = []string{"process", "namespace", "sandbox"}
-
 // waker is a way to start a program and have it answer.
 type waker struct {
 	name  string
@@ -44,7 +42,7 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 	s.Method = wakeMethod
 	var config strings.Builder
 	for _, p := range b.tenants {
-		for _, isolation := range isolations {
+		for _, isolation := range degrees() {
 			config.WriteString(p.Service(p.Name+"-"+isolation, isolation, "idle_timeout = 0"))
 		}
 	}
@@ -81,7 +79,7 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 // wakers are the ways to start p that work here: each was tried once.
 func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p tenant.Program) ([]waker, error) {
 	all := []waker{bareWaker(p)}
-	for _, isolation := range isolations {
+	for _, isolation := range degrees() {
 		w, err := instanceWaker(ctx, ten, p.Name+"-"+isolation, isolation, path(p))
 		if err != nil {
 			return nil, err

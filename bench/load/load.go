@@ -69,12 +69,14 @@ func closedLoop(ctx context.Context, t Target, n int, d time.Duration, newClient
 	for i := range asking {
 		running.Go(func() { asking[i].run(ctx, newClient(i), counting, end) })
 	}
+	gone := make(chan struct{})
+	go func() { running.Wait(); close(gone) }()
 	select {
 	case <-time.After(time.Until(counting)):
-	case <-ctx.Done():
+	case <-gone:
 	}
 	r := &Result{CPU: -t.Meter()}
-	running.Wait()
+	<-gone
 	r.CPU += t.Meter()
 	r.Took = time.Since(counting)
 	for _, a := range asking {

@@ -4,11 +4,14 @@ package measure
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -100,10 +103,10 @@ func MemoryOf(pids []int) (Memory, error) {
 	var sum Memory
 	for _, pid := range pids {
 		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) { // the latter: not waited for yet
+			continue
+		}
 		if err != nil {
-			if stat(pid) == nil {
-				continue
-			}
 			return sum, fmt.Errorf("read the memory of process %d: %w", pid, err)
 		}
 		sum.PSS += kilobytes(text, "Pss:")
