@@ -73,6 +73,7 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"listen", s.Listen},
 		{"health", s.Health.Path},
 		{"health_check_interval", seconds(s.Health.Interval)},
+		{"freeze_timeout", seconds(s.Timeouts.Freeze)},
 		{"idle_timeout", seconds(s.Timeouts.Idle)},
 		{"startup_timeout", seconds(s.Timeouts.Startup)},
 		{"wake_timeout", seconds(s.Timeouts.Wake)},

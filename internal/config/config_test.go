@@ -65,6 +65,7 @@ isolation = "sandbox"
 readable = ["shared", "/srv/assets"]
 writable = ["/srv/uploads"]
 egress = "deny"
+freeze_timeout = "90s"
 idle_timeout = 301
 startup_timeout = 12.5
 wake_timeout = "1m"
@@ -151,7 +152,7 @@ func TestContract(t *testing.T) {
 				Readable: []string{"/etc/tenement/shared", "/srv/assets"}, Writable: []string{"/srv/uploads"},
 				Health: tenement.HealthCheck{Path: "/health", Interval: 20 * time.Second},
 				Timeouts: tenement.Timeouts{
-					Idle: 301 * time.Second, Startup: 12500 * time.Millisecond, Wake: time.Minute,
+					Freeze: 90 * time.Second, Idle: 301 * time.Second, Startup: 12500 * time.Millisecond, Wake: time.Minute,
 					Request: 31 * time.Second, Drain: 250 * time.Millisecond, Stop: 11 * time.Second,
 				},
 				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,

@@ -80,6 +80,7 @@ var schema = []key{
 	{inService, "workdir", directory, (*draft).readWorkdir},
 	{inService, "health", healthPath, func(d *draft, v value) { d.service.Health.Path = v.text }},
 	{inService, "isolation", isolation, func(d *draft, v value) { d.service.Isolation = tenement.Isolation(v.text) }},
+	{inService, "freeze_timeout", length, func(d *draft, v value) { d.service.Timeouts.Freeze = v.length }},
 	{inService, "idle_timeout", length, func(d *draft, v value) { d.service.Timeouts.Idle = v.length }},
 	{inService, "startup_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Startup = v.length }},
 	{inService, "wake_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Wake = v.length }},

@@ -37,6 +37,7 @@ func (i *instance) detach() {
 	}
 	if l := o.life; l != nil {
 		l.gate.close()
+		l.finishTurn()
 		l.hurryUp()
 		l.process.Detach()
 		i.sup.setMoved(i.id, l)

@@ -112,6 +112,8 @@ func (i *instance) goOn() {
 			i.onEnded(err)
 		case err := <-o.life.events().checked:
 			i.onChecked(err)
+		case err := <-o.life.events().turned:
+			i.onTurned(err)
 		case m := <-o.life.events().measured:
 			i.onMeasured(m)
 		case <-o.storage.timer.C:
@@ -139,16 +141,19 @@ func (i *instance) finished() bool {
 
 // events are the channels of a life; all nil, so never ready, without one.
 type events struct {
-	probed, checked, released <-chan error
-	drained                   <-chan struct{}
-	measured                  <-chan measurement
+	probed, checked, turned, released <-chan error
+	drained                           <-chan struct{}
+	measured                          <-chan measurement
 }
 
 func (l *life) events() events {
 	if l == nil {
 		return events{}
 	}
-	return events{probed: l.probed, checked: l.checked, released: l.released, drained: l.gate.drained, measured: l.measured}
+	return events{
+		probed: l.probed, checked: l.checked, turned: l.turned, released: l.released,
+		drained: l.gate.drained, measured: l.measured,
+	}
 }
 
 // step makes one transition and publishes it. A step that the table does not have
@@ -254,8 +259,8 @@ func cause(ctx context.Context, id tenement.InstanceID) error {
 // onDeadline: the time allowed for the present state is up.
 func (i *instance) onDeadline() {
 	switch i.own.state {
-	case tenement.Ready:
-		i.sleepIfIdle()
+	case tenement.Ready, tenement.Frozen:
+		i.rest()
 	case tenement.Draining:
 		i.terminate()
 	case tenement.Stopping:

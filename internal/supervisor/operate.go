@@ -205,11 +205,13 @@ func (i *instance) unregister() error {
 // is unknown. With HealthDegraded comes the error that the check met.
 func (s *Supervisor) Check(ctx context.Context, id tenement.InstanceID) (tenement.Health, error) {
 	var l *life
+	var st tenement.Status
 	if i := s.owner(id); i != nil {
 		l = i.serving.Load()
+		st, _ = i.observe()
 	}
 	switch {
-	case l == nil:
+	case l == nil, st.State == tenement.Frozen:
 		return tenement.HealthUnknown, nil
 	case l.service.Health.Path == "":
 		return tenement.HealthUnchecked, nil

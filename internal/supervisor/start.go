@@ -139,6 +139,9 @@ func (i *instance) misbehaved(err error) {
 // been idle for long enough.
 func (i *instance) armIdle() {
 	limit := i.service.Timeouts.Idle
+	if i.mayFreeze() {
+		limit = i.service.Timeouts.Freeze
+	}
 	if limit == 0 || i.sup.plan.Load().pins(i.id) {
 		i.own.timer.Stop()
 		return
@@ -146,10 +149,27 @@ func (i *instance) armIdle() {
 	i.own.timer.Reset(max(limit-i.own.life.gate.idle(), time.Millisecond))
 }
 
+// rest follows upon a time without traffic.
+func (i *instance) rest() {
+	idle, limits := i.own.life.gate.idle(), i.service.Timeouts
+	switch {
+	case limits.Idle > 0 && idle >= limits.Idle:
+		i.sleepIfIdle()
+	case i.mayFreeze() && idle >= limits.Freeze:
+		i.freeze()
+	default:
+		i.armIdle()
+	}
+}
+
 func (i *instance) sleepIfIdle() {
 	o := &i.own
 	if i.sup.Store.Refused() != nil { // it could not be woken
 		o.timer.Reset(diskPause)
+		return
+	}
+	if o.state == tenement.Frozen {
+		i.stop(tenement.GoalIdle, nil)
 		return
 	}
 	if o.life.gate.idle() < i.service.Timeouts.Idle || !o.life.gate.closeIfIdle() {

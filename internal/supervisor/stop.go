@@ -35,6 +35,10 @@ func (i *instance) stop(goal tenement.Goal, done chan<- error) {
 		o.life.gate.close()
 		i.step(trigger)
 		o.timer.Reset(i.service.Timeouts.Drain)
+	case tenement.Frozen:
+		o.goal = goal
+		i.step(trigger)
+		i.terminate()
 	case tenement.Draining, tenement.Stopping:
 		o.goal = goal
 	case tenement.Asleep:
@@ -79,6 +83,7 @@ func (i *instance) terminate() {
 	o.life.transport.CloseIdleConnections()
 	o.life.told.Store(true)
 	i.step(tenement.Deadline)
+	i.turn() // what is frozen hears SIGTERM when it goes on
 	i.noteProcess()
 	limit := i.service.Timeouts.Stop
 	if limit == 0 {

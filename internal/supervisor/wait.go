@@ -100,8 +100,11 @@ func (i *instance) join(w *waiter) {
 		}
 	case tenement.Ready:
 		if !w.grant(o.life) {
-			i.enqueue(w) // it has just ended by itself
+			i.enqueue(w) // it has just ended by itself, or is being thawed
 		}
+	case tenement.Frozen:
+		i.enqueue(w)
+		i.thaw()
 	default:
 		i.enqueue(w)
 		i.reorder()

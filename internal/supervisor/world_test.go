@@ -219,6 +219,11 @@ func (w *world) invariants() {
 		if st.Leases > 0 && !st.State.HasProcess() {
 			w.t.Errorf("%s is %s with %d leases", st.ID, st.State, st.Leases)
 		}
+		for _, p := range w.fake.Live(st.ID) {
+			if st.Leases > 0 && p.Frozen() {
+				w.t.Errorf("%s is %s with %d leases on what is frozen", st.ID, st.State, st.Leases)
+			}
+		}
 	}
 }
 
