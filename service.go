@@ -34,6 +34,15 @@ const (
 	RestartNever     RestartMode = "never"
 )
 
+// ListenMode says who makes the socket that a program serves on.
+type ListenMode string
+
+// The listen modes.
+const (
+	ListenPort ListenMode = "port" // the program, on PORT
+	ListenFD   ListenMode = "fd"   // we, before the program starts: it gets it as descriptor 3 (sd_listen_fds(3))
+)
+
 // CreateMode says who may register an instance.
 type CreateMode string
 
@@ -56,6 +65,7 @@ type Service struct {
 	Writable  []string // absolute paths that it may change, all instances the same ones
 	Egress    Egress
 	Limits    Limits
+	Listen    ListenMode
 	Health    HealthCheck
 	Timeouts  Timeouts
 	Restart   RestartPolicy

@@ -13,12 +13,14 @@ import (
 
 	"tenement"
 	"tenement/internal/cgroup"
+	"tenement/internal/listening"
 	"tenement/internal/runtime"
 )
 
 var platformChecks = []check{
 	{"ports", checkPorts},
 	{"cgroups", checkCgroups},
+	{"readiness", checkReadiness},
 	{"limits", checkControllers},
 	{"disk weights", checkDiskWeights},
 	{"namespaces", checkNamespaces},
@@ -124,6 +126,27 @@ func checkCgroups(context.Context, *examination) []finding {
 		return found(verdictWarn, fmt.Sprintf("%v; what a tenant starts in another process group outlives it", err), tenement.HintOf(err))
 	}
 	return found(verdictOK, "the whole tree of a tenant's process can be ended", "")
+}
+
+// checkReadiness tries what the daemon would do to notice at once that a tenant listens.
+func checkReadiness(context.Context, *examination) []finding {
+	err := tryListening()
+	if err != nil {
+		return found(verdictWarn, fmt.Sprintf("a program that starts is asked every millisecond whether it listens: %v", err), tenement.HintOf(err))
+	}
+	return found(verdictOK, "the kernel tells when a program listens", "")
+}
+
+func tryListening() error {
+	tree, err := cgroup.Open(fmt.Sprintf("tenement-doctor-%d", os.Getpid()))
+	if err != nil {
+		return err
+	}
+	events, err := listening.Open(tree.Path())
+	if err == nil {
+		err = events.Close()
+	}
+	return errors.Join(err, tree.Close())
 }
 
 // checkControllers looks where the daemon of `ten install` has its tenants, or else where

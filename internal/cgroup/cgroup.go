@@ -181,6 +181,9 @@ func (g *Group) removeOnceEmpty(ctx context.Context) error {
 	}
 }
 
+// Path is the tree's own directory.
+func (t *Tree) Path() string { return t.dir }
+
 // Close removes the tree's own directory, unless something lives in it: that was left
 // to whoever opens the tree next. An empty group that nobody removed is an error.
 func (t *Tree) Close() error {

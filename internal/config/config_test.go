@@ -49,6 +49,8 @@ restart_window = "10m"
 backoff_base_ms = 2000
 backoff_max_ms = 50000
 max_starting = 6
+max_awake = 40
+memory_reserve_mb = 512
 max_waiting = 700
 uid_first = 3_000_000
 log_instance_mb = 8
@@ -92,6 +94,7 @@ LIMIT = 1_000
 
 [service.web]
 command = "./web"
+listen = "fd"
 
 [service.backoffice]
 command = "./backoffice"
@@ -121,14 +124,17 @@ func TestContract(t *testing.T) {
 		return &tenement.Service{
 			Name: name, Command: templates("./" + name), Env: map[string]tenement.Template{},
 			Workdir: tenement.MustTemplate("/etc/tenement"), Isolation: DefaultIsolation(), Egress: tenement.EgressAllow,
+			Listen:   tenement.ListenPort,
 			Health:   tenement.HealthCheck{Interval: 20 * time.Second},
 			Timeouts: defaultTimeouts, Restart: policy, Create: tenement.CreateExplicit, Persist: true,
 			DataDir: "/var/lib/tenement/" + name,
 		}
 	}
+	web := plainService("web")
+	web.Listen = tenement.ListenFD
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
-		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700, FirstUID: 3_000_000,
+		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
 		Services: map[string]*tenement.Service{
 			"api": {
@@ -142,7 +148,7 @@ func TestContract(t *testing.T) {
 					"LIMIT":    tenement.MustTemplate("1000"),
 				},
 				Workdir:   tenement.MustTemplate("/srv/api"),
-				Isolation: tenement.IsolationSandbox, Egress: tenement.EgressDeny,
+				Isolation: tenement.IsolationSandbox, Egress: tenement.EgressDeny, Listen: tenement.ListenPort,
 				Readable: []string{"/etc/tenement/shared", "/srv/assets"}, Writable: []string{"/srv/uploads"},
 				Health: tenement.HealthCheck{Path: "/health", Interval: 20 * time.Second},
 				Timeouts: tenement.Timeouts{
@@ -153,7 +159,7 @@ func TestContract(t *testing.T) {
 				Limits:  tenement.Limits{Memory: 256 << 20, CPUShares: 200, CPU: 0.5, PIDs: 300, IOWeight: 400, OpenFiles: 500, Storage: 1 << 30},
 				DataDir: "/var/lib/tenement/api",
 			},
-			"web":        plainService("web"),
+			"web":        web,
 			"backoffice": plainService("backoffice"),
 		},
 		Instances: []tenement.InstanceID{{Service: "web", Name: "www"}, {Service: "web", Name: "a_b"}, {Service: "api", Name: "prod"}},
@@ -192,6 +198,7 @@ DATA_DIR = "{data_dir}/{id}"
 			Name: "api", Command: templates("python3", "app.py"),
 			Env:     map[string]tenement.Template{"DATA_DIR": tenement.MustTemplate("{data_dir}/{id}")},
 			Workdir: tenement.MustTemplate("/srv/app"), Isolation: DefaultIsolation(), Egress: tenement.EgressAllow,
+			Listen:   tenement.ListenPort,
 			Health:   tenement.HealthCheck{Path: "/health", Interval: 10 * time.Second},
 			Timeouts: defaultTimeouts,
 			Restart: tenement.RestartPolicy{

@@ -71,8 +71,8 @@ var schema = []key{
 	{inSettings, "log_total_mb", wholeKind(64, maxMegabytes), func(d *draft, v value) { d.config.LogTotal = tenement.Bytes(v.whole) * bytesPerMB }},
 	{inSettings, "log_retention", longer, func(d *draft, v value) { d.config.LogRetention = v.length }},
 	{inSettings, "uid_first", uidBlock, func(d *draft, v value) { d.config.FirstUID = v.whole }},
-	{section: inSettings, name: "max_awake"},
-	{section: inSettings, name: "memory_reserve_mb"},
+	{inSettings, "max_awake", wholeKind(0, maxCount), func(d *draft, v value) { d.config.MaxAwake = v.whole }},
+	{inSettings, "memory_reserve_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.config.MemoryReserve = tenement.Bytes(v.whole) * bytesPerMB }},
 
 	{inService, "command", anyString, (*draft).readCommand},
 	{inService, "args", array, (*draft).readArgs},
@@ -98,7 +98,7 @@ var schema = []key{
 	{inService, "pids_limit", limitKind(1, maxPIDs), func(d *draft, v value) { d.service.Limits.PIDs = v.whole }},
 	{inService, "io_weight", limitKind(1, maxWeight), func(d *draft, v value) { d.service.Limits.IOWeight = v.whole }},
 	{inService, "open_files_limit", limitKind(minFiles, maxFiles), func(d *draft, v value) { d.service.Limits.OpenFiles = v.whole }},
-	{section: inService, name: "listen"},
+	{inService, "listen", listen, func(d *draft, v value) { d.service.Listen = tenement.ListenMode(v.text) }},
 	{section: inService, name: "ready"},
 	{inService, "readable", array, func(d *draft, v value) { d.readPaths("readable", v, &d.service.Readable) }},
 	{inService, "writable", array, func(d *draft, v value) { d.readPaths("writable", v, &d.service.Writable) }},
@@ -115,6 +115,7 @@ var schema = []key{
 var (
 	isolation = oneOf(tenement.IsolationProcess, tenement.IsolationNamespace, tenement.IsolationSandbox)
 	egress    = oneOf(tenement.EgressAllow, tenement.EgressDeny)
+	listen    = oneOf(tenement.ListenPort, tenement.ListenFD)
 	restart   = oneOf(tenement.RestartAlways, tenement.RestartOnFailure, tenement.RestartNever)
 	create    = oneOf(tenement.CreateExplicit, tenement.CreateOnRequest)
 )

@@ -42,6 +42,7 @@ func (d *draft) readService(n *node) {
 		Workdir:   tenement.MustTemplate(plain(d.dir)),
 		Isolation: d.isolation,
 		Egress:    tenement.EgressAllow,
+		Listen:    tenement.ListenPort,
 		Timeouts: tenement.Timeouts{
 			Idle: 300 * time.Second, Startup: 10 * time.Second, Request: 30 * time.Second,
 			Drain: 10 * time.Second, Stop: 10 * time.Second,
@@ -103,14 +104,14 @@ func DefaultIsolation() tenement.Isolation {
 	return tenement.IsolationProcess
 }
 
-// checkIsolation refuses what nobody would enforce.
+// checkIsolation refuses what nobody would enforce, and what cannot be passed on.
 func (d *draft) checkIsolation(said given) {
-	if d.service.Isolation != tenement.IsolationProcess {
-		return
+	s := d.service
+	if s.Isolation == tenement.IsolationProcess && s.Egress == tenement.EgressDeny {
+		d.mistake(said["egress"].at, `set isolation = "namespace" or "sandbox"`, "egress = \"deny\" is not possible with isolation = \"process\"")
 	}
-	hint := `set isolation = "namespace" or "sandbox"`
-	if d.service.Egress == tenement.EgressDeny {
-		d.mistake(said["egress"].at, hint, "egress = \"deny\" is not possible with isolation = \"process\"")
+	if s.Isolation == tenement.IsolationSandbox && s.Listen == tenement.ListenFD {
+		d.mistake(said["listen"].at, `let the program listen on PORT, or set isolation = "namespace"`, "listen = \"fd\" is not possible with isolation = \"sandbox\": a socket of this machine's kernel is of no use to gVisor's")
 	}
 }
 

@@ -96,7 +96,7 @@ func bareStart(b *testing.B, program string) time.Duration {
 		_ = command.Process.Kill()
 		_ = command.Wait() // killed: an error by design
 	}()
-	if err := probe.Ready(b.Context(), dialTo(address), "/"); err != nil {
+	if err := probe.Ready(b.Context(), probe.Target{Dial: dialTo(address), Path: "/"}); err != nil {
 		b.Fatal(err)
 	}
 	return time.Since(begin)

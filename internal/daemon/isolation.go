@@ -13,6 +13,8 @@ import (
 
 	"tenement"
 	"tenement/internal/cgroup"
+	"tenement/internal/listening"
+	"tenement/internal/memory"
 	"tenement/internal/network"
 	"tenement/internal/rootless"
 	"tenement/internal/runtime"
@@ -23,6 +25,7 @@ type isolation struct {
 	host      *runtime.Host
 	within    *rootless.Namespaces // nil unless an ordinary user's daemon is in some
 	cgroups   *cgroup.Tree         // nil where there are none to be had
+	listening *listening.Events    // nil where there are none to be had
 	networks  *network.Pool        // nil where there are none to be had
 	sandboxes *runtime.Sandbox     // nil where there are none to be had
 	runtimes  map[tenement.Isolation]runtime.Runtime
@@ -41,7 +44,8 @@ func (t *tenancy) openIsolation() (err error) {
 	if err := t.openCgroups(); err != nil {
 		return err
 	}
-	i.host, err = runtime.NewHost(t.stateDir("output"), i.cgroups, i.within, t.daemon.Log)
+	t.openListening()
+	i.host, err = runtime.NewHost(t.stateDir("output"), i.cgroups, i.within, i.listening, t.daemon.Log)
 	if err != nil {
 		return err
 	}
@@ -66,6 +70,18 @@ func (t *tenancy) openIsolation() (err error) {
 		i.runtimes[tenement.IsolationSandbox] = i.sandboxes
 	}
 	return nil
+}
+
+// availableMemory is what new processes can have, in their cgroup and on the machine.
+func (i *isolation) availableMemory() (tenement.Bytes, error) {
+	if i.cgroups == nil {
+		return memory.Available("", "")
+	}
+	root, err := cgroup.Mount()
+	if err != nil {
+		return 0, err
+	}
+	return memory.Available(root, i.cgroups.Path())
 }
 
 func (t *tenancy) stateDir(name string) string {
@@ -100,6 +116,28 @@ func (t *tenancy) openCgroups() error {
 		t.daemon.Log.Warn("a tenant's process that leaves its process group will not be found again", "reason", err, "hint", tenement.HintOf(err))
 	}
 	return nil
+}
+
+// openListening has the kernel tell when a tenant listens, where it does. Where not, the
+// tenants that start are asked again and again.
+func (t *tenancy) openListening() {
+	if t.isolation.cgroups == nil {
+		return
+	}
+	events, err := listening.Open(t.isolation.cgroups.Path())
+	if err != nil {
+		t.daemon.Log.Debug("programs that start are asked every millisecond whether they listen", "reason", err)
+		return
+	}
+	t.isolation.listening = events
+	t.closers = append(t.closers, events)
+}
+
+// keepListening passes on who listens until ctx ends.
+func (t *tenancy) keepListening(ctx context.Context) {
+	if events := t.isolation.listening; events != nil {
+		events.Run(ctx, t.daemon.Log)
+	}
 }
 
 // errNotEntered is for a daemon that no service asked to isolate by namespaces when it

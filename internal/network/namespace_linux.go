@@ -26,12 +26,14 @@ type Namespace struct {
 	slot int      // of its address; 0 without one
 	link int      // index of the interface's host end; an index is not used twice
 
+	cookie uint64
+
 	detached atomic.Bool
 	close    func() error
 }
 
-func newNamespace(p *Pool, file *os.File) *Namespace {
-	n := &Namespace{pool: p, file: file}
+func newNamespace(p *Pool, file *os.File, cookie uint64) *Namespace {
+	n := &Namespace{pool: p, file: file, cookie: cookie}
 	n.close = sync.OnceValue(n.giveUp)
 	return n
 }
@@ -39,6 +41,10 @@ func newNamespace(p *Pool, file *os.File) *Namespace {
 // Slot is what [Pool.Adopt] needs to know, besides a process in the namespace: 1 or
 // more, or 0 for a namespace with nothing but loopback.
 func (n *Namespace) Slot() int { return n.slot }
+
+// Cookie is what the kernel itself tells the namespace by, which is used only once until
+// the machine is started anew; 0 if it does not say.
+func (n *Namespace) Cookie() uint64 { return n.cookie }
 
 // Enter moves the calling OS thread into the namespace. The caller has locked it
 // (runtime.LockOSThread), never unlocks it and so lets it end with the goroutine.
@@ -115,6 +121,16 @@ func (n *Namespace) dialForGood(ctx context.Context, to netip.AddrPort) (conn *n
 	return conn, err
 }
 
+// Listen gives a socket that listens on a TCP port of the namespace's 127.0.0.1. The
+// caller closes it.
+func (n *Namespace) Listen(ctx context.Context, port int) (socket *os.File, err error) {
+	err = n.pool.abroad(func() error { return setns(n.file) }, func() (err error) {
+		socket, err = ListenHere(ctx, port)
+		return err
+	})
+	return socket, err
+}
+
 // Detach leaves the namespace to a daemon that adopts it. What is left of n is Dial,
 // until Close gives up the descriptor and nothing else.
 func (n *Namespace) Detach() {
@@ -180,6 +196,21 @@ func (p *Pool) abroad(leave, do func() error) error {
 // current opens the network namespace of the calling thread.
 func current() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") }
 
+// Cookie is what the kernel tells the network namespace of the calling thread by
+// (SO_NETNS_COOKIE, Linux 5.14); 0 if it does not say.
+func Cookie() uint64 {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0
+	}
+	return cookie
+}
+
 // sameNamespace says whether both files are of one namespace (namespaces(7)).
 func sameNamespace(a, b *os.File) (bool, error) {
 	one, err := a.Stat()
@@ -194,10 +225,12 @@ func sameNamespace(a, b *os.File) (bool, error) {
 // on a thread in it.
 func (p *Pool) isolated(do func() error) (*Namespace, error) {
 	var file *os.File
+	var cookie uint64
 	err := p.abroad(unshare, func() (err error) {
 		if err := loopbackUp(); err != nil {
 			return err
 		}
+		cookie = Cookie()
 		if do != nil {
 			if err := do(); err != nil {
 				return err
@@ -209,7 +242,7 @@ func (p *Pool) isolated(do func() error) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newNamespace(p, file), nil
+	return newNamespace(p, file, cookie), nil
 }
 
 func unshare() error {

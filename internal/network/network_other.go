@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 
 	"tenement"
 )
@@ -54,6 +55,15 @@ func (n *Namespace) Enter() error { return unsupported() }
 
 // Dial fails with CodeUnavailable.
 func (n *Namespace) Dial(context.Context, int) (net.Conn, error) { return nil, unsupported() }
+
+// Cookie is 0.
+func Cookie() uint64 { return 0 }
+
+// Cookie is 0.
+func (n *Namespace) Cookie() uint64 { return 0 }
+
+// Listen fails with CodeUnavailable.
+func (n *Namespace) Listen(context.Context, int) (*os.File, error) { return nil, unsupported() }
 
 // Slot is 0.
 func (n *Namespace) Slot() int { return 0 }

@@ -196,14 +196,14 @@ func (p *Pool) create(egress tenement.Egress) (*Namespace, error) {
 // CodeConflict: the slot is another's. Call it before [Pool.Sweep] and [Pool.Run].
 func (p *Pool) Adopt(pidfd, slot int) (_ *Namespace, err error) {
 	op := "adopt a network namespace"
-	file, err := p.namespaceOf(pidfd)
+	file, cookie, err := p.namespaceOf(pidfd)
 	if errors.Is(err, unix.ESRCH) {
 		return nil, &tenement.Error{Code: tenement.CodeNotFound, Op: op, Err: err}
 	}
 	if err != nil {
 		return nil, &tenement.Error{Code: tenement.CodeUnavailable, Op: op, Err: err}
 	}
-	n := newNamespace(p, file)
+	n := newNamespace(p, file, cookie)
 	if slot == 0 {
 		return n, nil
 	}
@@ -216,16 +216,16 @@ func (p *Pool) Adopt(pidfd, slot int) (_ *Namespace, err error) {
 
 // namespaceOf opens the network namespace of a process. Entering it by the pidfd
 // (setns(2), Linux 5.8) cannot end up with a stranger, as a path in /proc can.
-func (p *Pool) namespaceOf(pidfd int) (*os.File, error) {
-	var file *os.File
-	err := p.abroad(func() error {
+func (p *Pool) namespaceOf(pidfd int) (file *os.File, cookie uint64, err error) {
+	err = p.abroad(func() error {
 		return os.NewSyscallError("setns", unix.Setns(pidfd, unix.CLONE_NEWNET))
 	}, func() (err error) {
+		cookie = Cookie()
 		file, err = current()
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	same, err := sameNamespace(file, p.home)
 	if same {
@@ -233,9 +233,9 @@ func (p *Pool) namespaceOf(pidfd int) (*os.File, error) {
 	}
 	if err != nil {
 		_ = file.Close()
-		return nil, err
+		return nil, 0, err
 	}
-	return file, nil
+	return file, cookie, nil
 }
 
 // reclaim takes the slot of an adopted namespace, once the rules for it are in force.

@@ -16,23 +16,41 @@ import (
 // Dial connects to the process in question.
 type Dial func(ctx context.Context) (net.Conn, error)
 
-// Intervals of the attempts to reach a starting process. A blocking connect is
-// cheap and the interval is a floor under every wake, so the first second, in
-// which most programs come up, is probed every millisecond.
+// Target is what is asked, and how.
+type Target struct {
+	Dial Dial
+	Path string // the health path; "" = to accept connections is enough
+
+	// Began receives when the process may have begun to accept connections; nil where
+	// nobody tells. That an event is lost costs some milliseconds.
+	Began <-chan struct{}
+
+	// Passed says that the socket was there before the process: connections wait in it
+	// until they are taken. Then the one request waits, too.
+	Passed bool
+}
+
+// Intervals of the attempts to reach a starting process. Where nobody tells when it
+// accepts connections, the interval is a floor under every wake, and a blocking connect
+// is cheap: the first second, in which most programs come up, is probed every
+// millisecond. So is one whose health path says that it is not ready yet.
 const (
 	eagerFor      = time.Second
 	eagerInterval = time.Millisecond
 	slowInterval  = 10 * time.Millisecond
 )
 
-// attemptTimeout bounds one attempt, so that a first request that got lost in a
+// attemptTimeout bounds one attempt to reach a socket of the program's own, so that a first request that got lost in a
 // program still starting up does not use up the whole time allowed.
 const attemptTimeout = 5 * time.Second
 
-// Ready blocks until the process accepts connections and, when path is not empty,
-// answers it with 2xx. It returns nil, or ctx's end together with what the last
-// attempt met, as CodeTimeout.
-func Ready(ctx context.Context, dial Dial, path string) error {
+// Ready blocks until the process accepts connections and, with a path, answers it with
+// 2xx. It returns nil, or ctx's end together with what the last attempt met, as
+// CodeTimeout. A passed socket, without a path, is ready at once.
+func Ready(ctx context.Context, t Target) error {
+	if t.Passed && t.Path == "" {
+		return nil
+	}
 	begin := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -41,27 +59,32 @@ func Ready(ctx context.Context, dial Dial, path string) error {
 		select {
 		case <-ctx.Done():
 			return notReady(ctx, last)
+		case <-t.Began:
 		case <-timer.C:
 		}
-		err := checkWithin(ctx, attemptTimeout, dial, path)
+		connected, err := t.attempt(ctx)
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() == nil {
 			last = err
 		}
-		timer.Reset(interval(time.Since(begin)))
+		timer.Reset(t.interval(connected, time.Since(begin)))
 	}
 }
 
-func checkWithin(ctx context.Context, limit time.Duration, dial Dial, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func (t Target) attempt(ctx context.Context) (connected bool, err error) {
+	if t.Passed {
+		return t.check(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	return Check(ctx, dial, path)
+	return t.check(ctx)
 }
 
-func interval(since time.Duration) time.Duration {
-	if since < eagerFor {
+func (t Target) interval(connected bool, since time.Duration) time.Duration {
+	told := t.Began != nil && !connected
+	if since < eagerFor && !told {
 		return eagerInterval
 	}
 	return slowInterval
@@ -80,17 +103,22 @@ const maxDiscard = 64 << 10
 // Check connects once and, when path is not empty, asks for it and wants a status
 // from 200 to 299. ctx bounds the whole exchange.
 func Check(ctx context.Context, dial Dial, path string) error {
-	conn, err := dial(ctx)
+	_, err := Target{Dial: dial, Path: path}.check(ctx)
+	return err
+}
+
+func (t Target) check(ctx context.Context) (connected bool, err error) {
+	conn, err := t.Dial(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = conn.Close() }()
-	if path == "" {
-		return nil
+	if t.Path == "" {
+		return true, nil
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	return ask(conn, path)
+	return true, ask(conn, t.Path)
 }
 
 // ask sends Host: localhost, which frameworks that check it allow by default.

@@ -25,8 +25,16 @@ type command struct {
 	env  []string
 	dir  string
 
-	openFiles int // the bound on its descriptors; 0 = the one that the daemon was started with
+	openFiles int  // the bound on its descriptors; 0 = the one that the daemon was started with
+	passed    bool // it is given its listening socket
 }
+
+// socketFD is the descriptor that a listening socket is passed as, and passedName what
+// it is called (sd_listen_fds(3)).
+const (
+	socketFD   = 3
+	passedName = "http"
+)
 
 // command puts the values of one start into the service's templates and finds the
 // program. A program that is missing or may not be run is CodeUnavailable.
@@ -38,7 +46,7 @@ func (s Spec) command(port int) (command, error) {
 		tenement.VarDataDir: s.Service.DataDir,
 	}
 	env := s.environment(port, vars)
-	c := command{dir: s.Service.Workdir.Expand(vars), openFiles: s.Service.Limits.OpenFiles}
+	c := command{dir: s.Service.Workdir.Expand(vars), openFiles: s.Service.Limits.OpenFiles, passed: s.passed()}
 	if c.dir == "" {
 		c.dir = s.DataDir
 	}
@@ -63,27 +71,45 @@ func (s Spec) command(port int) (command, error) {
 	return c, nil
 }
 
-// limited bounds the descriptors of the process before it is its program: a shell
-// lowers its own bound, which needs no rights and leaves that of the daemon as it is, and
-// becomes the program, without the variables that shells add (bash still leaves _).
-// CodeUnavailable: the daemon itself may not have so many.
-func (c command) limited() (command, error) {
-	if c.openFiles == 0 {
+// passed reports whether the program is given its listening socket.
+func (s Spec) passed() bool { return s.Service.Listen == tenement.ListenFD }
+
+// prepared does what only the process itself can before it is its program, by a shell
+// that becomes the program, without the variables that shells add (bash still leaves _):
+// it lowers its own bound on descriptors, which needs no rights and leaves that of the
+// daemon as it is, and says for whom the listening socket is. CodeUnavailable: the daemon
+// itself may not have so many descriptors.
+func (c command) prepared() (command, error) {
+	if c.openFiles == 0 && !c.passed {
 		return c, nil
 	}
+	if err := c.checkOpenFiles(); err != nil {
+		return command{}, err
+	}
+	script := "unset PWD OLDPWD SHLVL; "
+	if c.openFiles > 0 {
+		script += `ulimit -n "$0" && `
+	}
+	if c.passed {
+		script += "export LISTEN_PID=$$ && "
+	}
+	c.args = append([]string{"sh", "-c", script + `exec "$@"`, strconv.Itoa(c.openFiles), c.path}, c.args[1:]...)
+	c.path = "/bin/sh"
+	return c, nil
+}
+
+func (c command) checkOpenFiles() error {
 	var own syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &own); err != nil {
-		return command{}, fmt.Errorf("read the bound on open files: %w", err)
+		return fmt.Errorf("read the bound on open files: %w", err)
 	}
 	if uint64(c.openFiles) > own.Max {
-		return command{}, &tenement.Error{
+		return &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: "set open_files_limit", Err: fmt.Errorf("%d is more than this daemon may have, %d", c.openFiles, own.Max),
 			Hint: "lower open_files_limit, or raise LimitNOFILE= of the daemon's unit",
 		}
 	}
-	c.args = append([]string{"sh", "-c", `unset PWD OLDPWD SHLVL; ulimit -n "$0" && exec "$@"`, strconv.Itoa(c.openFiles), c.path}, c.args[1:]...)
-	c.path = "/bin/sh"
-	return c, nil
+	return nil
 }
 
 // environment is everything a tenant finds in its environment.
@@ -102,6 +128,10 @@ func (s Spec) environment(port int, vars tenement.Vars) map[string]string {
 	env["TENEMENT_SERVICE"] = s.Instance.Service
 	env["TENEMENT_INSTANCE"] = s.Instance.Name
 	env["PYTHONUNBUFFERED"] = "1"
+	if s.passed() {
+		env["LISTEN_FDS"] = "1"
+		env["LISTEN_FDNAMES"] = passedName
+	}
 	for name, value := range s.Service.Env {
 		env[name] = value.Expand(vars)
 	}

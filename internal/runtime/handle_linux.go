@@ -60,7 +60,7 @@ func cloneInto(attr *syscall.SysProcAttr, dir *os.File) {
 
 // spawn starts c as a child.
 func spawn(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
-	c, err := c.limited()
+	c, err := c.prepared()
 	if err != nil {
 		return nil, err
 	}

@@ -186,7 +186,7 @@ func TestNoDescriptorsLeftDoesNotMeanGone(t *testing.T) {
 func BenchmarkAdopt(b *testing.B) {
 	const count = 200
 	dir := b.TempDir()
-	first, err := NewHost(dir, nil, nil, slog.New(slog.DiscardHandler))
+	first, err := NewHost(dir, nil, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func BenchmarkAdopt(b *testing.B) {
 	b.ReportMetric(float64(time.Since(begin).Microseconds())/count, "µs/start")
 	var adopted []*hostProcess
 	for b.Loop() {
-		again, err := NewHost(dir, nil, nil, slog.New(slog.DiscardHandler))
+		again, err := NewHost(dir, nil, nil, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}

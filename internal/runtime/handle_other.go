@@ -23,7 +23,7 @@ func checkHandles() error { return nil }
 func keepDescriptors() error { return nil }
 
 func spawn(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
-	c, err := c.limited()
+	c, err := c.prepared()
 	if err != nil {
 		return nil, err
 	}

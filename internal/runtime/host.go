@@ -14,6 +14,8 @@ import (
 	"tenement"
 	"tenement/internal/cgroup"
 	"tenement/internal/fault"
+	"tenement/internal/listening"
+	"tenement/internal/network"
 	"tenement/internal/rootless"
 )
 
@@ -25,15 +27,17 @@ type Host struct {
 	outputs *outputDir
 	cgroups *cgroup.Tree
 	within  *rootless.Namespaces
+	events  *listening.Events
+	network uint64 // the cookie of the daemon's own
 	log     *slog.Logger
 }
 
 // NewHost makes the runtime. dir, which is made if need be, is for what tenants print:
 // no other live daemon may have it, and the next one must, to adopt them. Without
 // cgroups a process that leaves its process group survives the end of its instance.
-// Within are the namespaces of a daemon that is an ordinary user's, or nil.
-// CodeUnavailable: this kernel is too old.
-func NewHost(dir string, cgroups *cgroup.Tree, within *rootless.Namespaces, log *slog.Logger) (*Host, error) {
+// Within are the namespaces of a daemon that is an ordinary user's, or nil. Events are of
+// cgroups, or nil. CodeUnavailable: this kernel is too old.
+func NewHost(dir string, cgroups *cgroup.Tree, within *rootless.Namespaces, events *listening.Events, log *slog.Logger) (*Host, error) {
 	if err := errors.Join(checkHandles(), keepDescriptors()); err != nil {
 		return nil, err
 	}
@@ -41,7 +45,10 @@ func NewHost(dir string, cgroups *cgroup.Tree, within *rootless.Namespaces, log 
 	if err != nil {
 		return nil, err
 	}
-	return &Host{ports: newPortPool(), outputs: outputs, cgroups: cgroups, within: within, log: log}, nil
+	return &Host{
+		ports: newPortPool(), outputs: outputs, cgroups: cgroups, within: within,
+		events: events, network: network.Cookie(), log: log,
+	}, nil
 }
 
 // spawner starts a command with its first descriptors, as spawn does.
@@ -51,8 +58,10 @@ type spawner func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
 type place struct {
 	isolation tenement.Isolation
 	port      int
-	slot      int // of its network
-	uid       int // 0 = the daemon's own user
+	network   uint64                                  // the cookie of its network
+	slot      int                                     // of it
+	uid       int                                     // 0 = the daemon's own user
+	listen    func(context.Context) (*os.File, error) // gives the socket to be passed
 	spawn     spawner
 	dial      func(context.Context) (net.Conn, error)
 	wait      func(*handle) tenement.Exit         // for the main process; nil: the handle knows
@@ -65,12 +74,12 @@ type place struct {
 }
 
 // Start implements [Runtime].
-func (h *Host) Start(_ context.Context, s Spec) (Process, error) {
+func (h *Host) Start(ctx context.Context, s Spec) (Process, error) {
 	port, err := h.ports.take()
 	if err != nil {
 		return nil, err
 	}
-	return h.startAt(s, h.onHost(port))
+	return h.startAt(ctx, s, h.onHost(port))
 }
 
 // onHost is a place among everything else on this machine.
@@ -79,6 +88,8 @@ func (h *Host) onHost(port int) place {
 	return place{
 		isolation: tenement.IsolationProcess,
 		port:      port,
+		network:   h.network,
+		listen:    func(ctx context.Context) (*os.File, error) { return network.ListenHere(ctx, port) },
 		spawn: func(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
 			if h.within != nil {
 				h.within.AsUser(attr)
@@ -95,7 +106,7 @@ func (h *Host) onHost(port int) place {
 }
 
 // startAt starts s; on an error nothing is left of it, the place included.
-func (h *Host) startAt(s Spec, at place) (_ Process, err error) {
+func (h *Host) startAt(ctx context.Context, s Spec, at place) (_ Process, err error) {
 	undo := cleanup{func() { h.warn("free the place of a process", at.leave()) }}
 	defer undo.unless(&err)
 
@@ -112,8 +123,15 @@ func (h *Host) startAt(s Spec, at place) (_ Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(files)
+	defer func() { closeAll(files) }()
 	undo.add(out.close)
+	if s.passed() {
+		socket, err := at.listen(ctx)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, socket)
+	}
 
 	group, attr, err := h.attributes(s)
 	if err != nil {

@@ -34,6 +34,11 @@ func (p *hostProcess) Dial(ctx context.Context) (net.Conn, error) {
 	return p.at.dial(ctx)
 }
 
+// Listening implements [Process].
+func (p *hostProcess) Listening() (began <-chan struct{}, done func()) {
+	return p.host.events.Await(p.at.network, p.at.port)
+}
+
 func (p *hostProcess) wait() {
 	p.exit = p.at.wait(p.handle)
 	if p.group != nil {

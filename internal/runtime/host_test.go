@@ -1,15 +1,20 @@
 package runtime_test
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"tenement/internal/cgroup"
+	"tenement/internal/listening"
 	"tenement/internal/runtime"
 	"tenement/internal/runtime/runtimetest"
 )
@@ -24,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 func openHost(dir string) (runtime.Runtime, func() error, error) {
-	rt, err := runtime.NewHost(filepath.Join(dir, "output"), nil, nil, slog.New(slog.DiscardHandler))
+	rt, err := runtime.NewHost(filepath.Join(dir, "output"), nil, nil, nil, slog.New(slog.DiscardHandler))
 	return rt, func() error { return nil }, err
 }
 
@@ -33,8 +38,31 @@ func openHostWithCgroups(dir string) (runtime.Runtime, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rt, err := runtime.NewHost(filepath.Join(dir, "output"), tree, nil, slog.New(slog.DiscardHandler))
-	return rt, tree.Close, err
+	events, closeEvents, err := openEvents(tree)
+	if err != nil {
+		return nil, nil, err
+	}
+	rt, err := runtime.NewHost(filepath.Join(dir, "output"), tree, nil, events, slog.New(slog.DiscardHandler))
+	return rt, func() error { return errors.Join(closeEvents(), tree.Close()) }, err
+}
+
+// openEvents gives what tells who listens in the tree, or nil where nothing does.
+func openEvents(tree *cgroup.Tree) (_ *listening.Events, closeEvents func() error, err error) {
+	events, err := listening.Open(tree.Path())
+	switch {
+	case err != nil && slices.Contains(strings.Split(os.Getenv("TENEMENT_REQUIRE"), ","), "bpf"):
+		return nil, nil, err
+	case err != nil:
+		return nil, func() error { return nil }, nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { events.Run(ctx, slog.New(slog.DiscardHandler)) })
+	return events, func() error {
+		cancel()
+		running.Wait()
+		return events.Close()
+	}, nil
 }
 
 func TestHostWithoutCgroups(t *testing.T) {

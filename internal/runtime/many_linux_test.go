@@ -168,7 +168,7 @@ func startAll(b *testing.B, rt runtime.Runtime, specs []runtime.Spec) []runtime.
 			return
 		}
 		processes[i] = p
-		if err := probe.Ready(b.Context(), p.Dial, "/"); err != nil {
+		if err := probe.Ready(b.Context(), probe.Target{Dial: p.Dial, Path: "/"}); err != nil {
 			b.Error(err)
 		}
 	})

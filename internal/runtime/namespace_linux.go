@@ -99,7 +99,7 @@ func (n *Namespace) Start(ctx context.Context, s Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.host.startAt(s, n.place(s, net))
+	return n.host.startAt(ctx, s, n.place(s, net))
 }
 
 // Adopt implements [Runtime].
@@ -135,7 +135,9 @@ func (n *Namespace) place(s Spec, in *network.Namespace) place {
 	return place{
 		isolation: tenement.IsolationNamespace,
 		port:      tenantPort,
+		network:   in.Cookie(),
 		slot:      in.Slot(),
+		listen:    func(ctx context.Context) (*os.File, error) { return in.Listen(ctx, tenantPort) },
 		uid:       s.UID,
 		spawn: func(c command, files []*os.File, attr *syscall.SysProcAttr) (h *handle, err error) {
 			t, err := n.template(s, c)
@@ -235,7 +237,7 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 		return err
 	}
 	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
-	if err := landlock(writable, files[1:]); err != nil {
+	if err := landlock(writable, files[1:socketFD]); err != nil {
 		return err
 	}
 	return filterSyscalls()

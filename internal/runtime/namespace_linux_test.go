@@ -19,6 +19,7 @@ import (
 
 	"tenement"
 	"tenement/internal/cgroup"
+	"tenement/internal/listening"
 	"tenement/internal/network"
 	"tenement/internal/rootless"
 	"tenement/internal/runtime"
@@ -87,7 +88,14 @@ func openPrepared(dir string, ready int) (runtime.Runtime, func() error, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, within, slog.New(slog.DiscardHandler))
+	var events *listening.Events
+	closeEvents := func() error { return nil }
+	if within == nil {
+		if events, closeEvents, err = openEvents(tree); err != nil {
+			return nil, nil, err
+		}
+	}
+	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, within, events, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,7 +112,7 @@ func openPrepared(dir string, ready int) (runtime.Runtime, func() error, error) 
 	go func() { ran <- pool.Run(ctx) }()
 	return rt, func() error {
 		cancel()
-		return errors.Join(<-ran, rt.Close(), pool.Close(), tree.Close())
+		return errors.Join(<-ran, rt.Close(), pool.Close(), closeEvents(), tree.Close())
 	}, nil
 }
 
@@ -131,7 +139,7 @@ type jail struct {
 
 func newJail(t *testing.T, hidden ...string) *jail {
 	t.Helper()
-	host, err := runtime.NewHost(filepath.Join(t.TempDir(), "output"), nil, within, slog.New(slog.DiscardHandler))
+	host, err := runtime.NewHost(filepath.Join(t.TempDir(), "output"), nil, within, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

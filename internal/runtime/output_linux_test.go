@@ -227,7 +227,7 @@ func TestDetachLeavesTheRest(t *testing.T) {
 
 func TestSweepSparesWhatIsUsed(t *testing.T) {
 	t.Parallel()
-	h, err := NewHost(filepath.Join(t.TempDir(), "output"), nil, nil, slog.New(slog.DiscardHandler))
+	h, err := NewHost(filepath.Join(t.TempDir(), "output"), nil, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 func TestPortsAreGivenOnceAndGivenBack(t *testing.T) {
 	t.Parallel()
-	h, err := NewHost(t.TempDir(), nil, nil, slog.New(slog.DiscardHandler))
+	h, err := NewHost(t.TempDir(), nil, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,11 @@ type Process interface {
 	// Dial connects to the tenant's port.
 	Dial(ctx context.Context) (net.Conn, error)
 
+	// Listening gives a channel that receives when the program begins to listen on its
+	// port, after the call; nil where nobody tells. An event may be lost. Call done when it
+	// is of no use any more, and then, not before, again.
+	Listening() (began <-chan struct{}, done func())
+
 	// Signal goes to the main process alone, Kill to the whole tree. Both are
 	// harmless once it has ended.
 	Signal(os.Signal) error

@@ -129,7 +129,7 @@ func (r *bareRunsc) firstByte(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return in.Dial(ctx, 8080) }
-	if err := probe.Ready(b.Context(), dial, "/"); err != nil {
+	if err := probe.Ready(b.Context(), probe.Target{Dial: dial, Path: "/"}); err != nil {
 		b.Fatal(err)
 	}
 	took := time.Since(begin)

@@ -83,6 +83,12 @@ func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
 			Hint: "run the daemon as root on a machine with a cgroup v2 hierarchy",
 		}
 	}
+	if s.passed() {
+		return nil, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: errors.New("a sandbox cannot be given a listening socket"),
+			Hint: `set listen = "port" or isolation = "namespace"`,
+		}
+	}
 	runsc, err := FindRunsc()
 	if err != nil {
 		return nil, err
@@ -98,7 +104,7 @@ func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
 		defer cancel()
 		return x.spawn(ctx, runsc, s, c, files, attr)
 	}
-	return b.host.startAt(s, at)
+	return b.host.startAt(ctx, s, at)
 }
 
 // Adopt implements [Runtime].
@@ -170,7 +176,7 @@ func (x *box) place(uid int) place {
 		leave:     x.leave,
 	}
 	if x.in != nil {
-		at.slot, at.detach = x.in.Slot(), x.in.Detach
+		at.network, at.slot, at.detach = x.in.Cookie(), x.in.Slot(), x.in.Detach
 		at.dial = func(ctx context.Context) (net.Conn, error) { return x.in.Dial(ctx, tenantPort) }
 	}
 	return at
@@ -215,7 +221,7 @@ func (x *box) spawn(ctx context.Context, runsc string, s Spec, c command, files 
 	if err != nil {
 		return nil, err
 	}
-	if c, err = c.limited(); err != nil {
+	if c, err = c.prepared(); err != nil {
 		return nil, err
 	}
 	x.claim(files[1].Name())

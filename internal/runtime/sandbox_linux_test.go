@@ -80,7 +80,7 @@ func newSandboxJail(t *testing.T, hidden ...string) (_ *jail, boxes string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, nil, slog.New(slog.DiscardHandler))
+	host, err := runtime.NewHost(filepath.Join(dir, "output"), tree, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func firstByte(b *testing.B, rt runtime.Runtime, kind, dir, program string) time
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := probe.Ready(b.Context(), p.Dial, "/"); err != nil {
+	if err := probe.Ready(b.Context(), probe.Target{Dial: p.Dial, Path: "/"}); err != nil {
 		b.Fatal(err)
 	}
 	took := time.Since(begin)

@@ -168,6 +168,7 @@ func (i *instance) inherit(f *legacy) {
 	o.state = f.record.State
 	o.life = newLife(i.sup, i.service, f.process)
 	o.life.frost.still = f.process.Frozen()
+	i.takePlace()
 	o.life.startedAt = f.record.StartedAt
 	// Up to activityPace may have passed before its last use was written down.
 	o.life.gate.usedAt(f.record.ActiveAt.Add(activityPace))
@@ -182,6 +183,7 @@ func (i *instance) inherit(f *legacy) {
 		i.turn()
 		go o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
 	default:
+		o.record.reason = "" // of an earlier rest
 		o.state = tenement.Ready
 		if o.life.frost.still { // the process knows: the record may be of an instant before
 			o.state = tenement.Frozen

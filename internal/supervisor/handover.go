@@ -42,7 +42,7 @@ func (i *instance) detach() {
 		l.process.Detach()
 		i.sup.setMoved(i.id, l)
 	}
-	i.releaseSlot()
+	i.leaveQueue()
 	moved := i.sup.stopped(i.id)
 	i.failWaiters(moved)
 	for _, done := range o.enders {

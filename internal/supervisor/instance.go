@@ -20,9 +20,13 @@ type instance struct {
 	inbox    chan func()
 	shutdown chan struct{} // closed when the daemon stops
 	moved    chan struct{} // closed when another daemon has the instance
-	poke     chan struct{} // receives when nobody holds the owner any more
-	held     atomic.Int64  // callers that need the owner to stay
-	waiting  atomic.Int64  // requests among them
+	poke     chan struct{} // receives when there is something to see below
+
+	// Others change these.
+	held     atomic.Int64          // callers that need the owner to stay
+	waiting  atomic.Int64          // of these, who wait for a process
+	requests atomic.Int64          // of those, requests: not the operator
+	claimed  atomic.Pointer[claim] // it is to make room
 
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see
@@ -37,11 +41,12 @@ type ownership struct {
 	record    record
 	life      *life       // nil without a process
 	timer     *time.Timer // the end of the time allowed for the present state
-	freeSlot  func()      // returns the admission slot; nil without one
-	revive    bool        // to be started again though nobody asks
-	hasServed bool        // the last process was ready before it ended
-	stopping  bool        // the daemon is
-	removal   *removal    // set while it is being deleted
+	ticket    *ticket     // the place of a start in the admission queue, then its slot; nil without one
+	berth     berth
+	revive    bool     // to be started again though nobody asks
+	hasServed bool     // the last process was ready before it ended
+	stopping  bool     // the daemon is
+	removal   *removal // set while it is being deleted
 	health    health
 	storage   storage
 	waiters   []*waiter
@@ -86,6 +91,8 @@ func (i *instance) goOn() {
 		case do := <-i.inbox:
 			do()
 		case <-i.poke:
+			i.reorder()
+			i.onClaim()
 		case <-shutdown:
 			shutdown = nil
 			if i.sup.leaving.Load() {
@@ -93,8 +100,10 @@ func (i *instance) goOn() {
 				return
 			}
 			i.stopForGood()
-		case i.slotWanted() <- struct{}{}:
-			i.start()
+		case <-i.granted():
+			i.onGranted()
+		case gone := <-o.berth.victim.settled():
+			i.onRoomMade(gone)
 		case err := <-o.life.events().probed:
 			i.onProbe(err)
 		case <-o.life.events().drained:
@@ -115,6 +124,7 @@ func (i *instance) goOn() {
 			i.onDeadline()
 		}
 	}
+	i.refuseClaim()
 	i.own.timer.Stop()
 	i.own.health.timer.Stop()
 	i.own.storage.timer.Stop()
@@ -127,14 +137,6 @@ func (i *instance) finished() bool {
 		return i.sup.retire(i)
 	}
 	return false
-}
-
-// slotWanted is the admission queue while a start waits in it, else nil.
-func (i *instance) slotWanted() chan<- struct{} {
-	if i.own.state == tenement.Starting && i.own.life == nil {
-		return i.sup.slots
-	}
-	return nil
 }
 
 // events are the channels of a life; all nil, so never ready, without one.
@@ -231,9 +233,13 @@ func (i *instance) ask(ctx context.Context, do func(answer chan<- error)) error 
 
 // dismiss undoes summon.
 func (i *instance) dismiss() {
-	if i.held.Add(-1) > 0 {
-		return
+	if i.held.Add(-1) == 0 {
+		i.prod()
 	}
+}
+
+// prod has the owner look around, soon. It waits for nothing.
+func (i *instance) prod() {
 	select {
 	case i.poke <- struct{}{}:
 	default:

@@ -80,7 +80,12 @@ func (l *life) hasExited() bool {
 func (l *life) probe(limit time.Duration) {
 	ctx, cancel := context.WithTimeout(l.hurry, limit)
 	defer cancel()
-	l.probed <- probe.Ready(ctx, l.process.Dial, l.service.Health.Path)
+	began, done := l.process.Listening()
+	defer done()
+	l.probed <- probe.Ready(ctx, probe.Target{
+		Dial: l.process.Dial, Path: l.service.Health.Path, Began: began,
+		Passed: l.service.Listen == tenement.ListenFD,
+	})
 }
 
 // check asks the health path once.

@@ -73,9 +73,10 @@ func (i *instance) registerOnRequest() error {
 	return i.register()
 }
 
-// Start wakes id and waits until it is ready. Codes as for [Supervisor.Acquire].
+// Start wakes id and waits until it is ready. Starts that a request waits for come
+// first. Codes as for [Supervisor.Acquire].
 func (s *Supervisor) Start(ctx context.Context, id tenement.InstanceID) error {
-	lease, err := s.Acquire(ctx, id)
+	lease, err := s.acquire(ctx, id, false)
 	if err != nil {
 		return err
 	}

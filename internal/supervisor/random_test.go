@@ -44,7 +44,7 @@ func TestRandomTriggers(t *testing.T) {
 				s.Timeouts.Stop = 2 * time.Second
 				s.Timeouts.Startup = 2 * time.Second
 				s.Timeouts.Wake = 5 * time.Second
-			}))
+			}), maxAwake(int(seed%3))) // 0 = no bound, and two instances need two places
 		})
 	}
 }
@@ -101,6 +101,8 @@ func (w *world) act(r *rand.Rand, group *sync.WaitGroup) {
 			for _, p := range w.fake.Live(id) {
 				p.End(crash)
 			}
+		case 9:
+			w.evict("chance")
 		default:
 			w.visit(ctx, id, hold)
 		}

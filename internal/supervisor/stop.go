@@ -22,6 +22,8 @@ func (i *instance) stop(goal tenement.Goal, done chan<- error) {
 	case tenement.Starting:
 		o.goal = goal
 		if o.life == nil { // still queueing
+			i.leaveQueue()
+			i.leaveRoom()
 			i.step(trigger)
 			i.step(tenement.Exited)
 			i.settle()
@@ -75,7 +77,7 @@ func (i *instance) onDrained() {
 // its tree, stop_timeout to do so.
 func (i *instance) terminate() {
 	o := &i.own
-	i.releaseSlot()
+	i.leaveQueue()
 	i.stopHealth()
 	o.life.gate.close()
 	o.life.transport.CloseIdleConnections()
@@ -116,7 +118,7 @@ func (i *instance) onEnded(err error) {
 		i.sup.Log.Error("end of a process", "instance", i.id, "error", err)
 	}
 	i.serving.Store(nil)
-	i.releaseSlot()
+	i.leaveQueue()
 	i.stopHealth()
 	o.storage.timer.Stop()
 	o.timer.Stop()
@@ -125,6 +127,7 @@ func (i *instance) onEnded(err error) {
 	fault.Point(fault.Forgotten)
 	ended := o.life
 	o.life = nil
+	i.leaveRoom()
 	if ended.process.Exit().OOM {
 		i.countOOMKill()
 	}
@@ -152,6 +155,7 @@ func (i *instance) settle() {
 	switch {
 	case o.state == tenement.Starting: // a restart: queued
 		o.goal = tenement.GoalRun
+		i.queue()
 	case len(o.waiters) == 0:
 	case o.state == tenement.Asleep && o.record.registered && !o.stopping:
 		if i.wanted() {

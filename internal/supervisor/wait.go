@@ -22,6 +22,13 @@ type answer struct {
 	err  error
 }
 
+// requestGone: a request has its answer, or has given up.
+func (i *instance) requestGone() {
+	if i.requests.Add(-1) == 0 {
+		i.prod()
+	}
+}
+
 // wait holds a request until there is a process to lease, or an error. That it gives
 // up changes nothing for the start it may have caused.
 func (i *instance) wait(ctx context.Context) (tenement.Lease, error) {
@@ -100,6 +107,7 @@ func (i *instance) join(w *waiter) {
 		i.thaw()
 	default:
 		i.enqueue(w)
+		i.reorder()
 	}
 }
 

@@ -192,6 +192,10 @@ func (w *world) shutDown() {
 	if n := w.waiting.Load(); n != 0 {
 		w.t.Errorf("%d requests are still counted as waiting", n)
 	}
+	w.admission.wantEmpty(w.t, w.MaxStarting)
+	if n := w.room.taken.Load(); n != 0 {
+		w.t.Errorf("%d places are still taken", n)
+	}
 	for _, closer := range w.closers {
 		if err := closer(); err != nil {
 			w.t.Error(err)
@@ -204,6 +208,9 @@ func (w *world) invariants() {
 	w.t.Helper()
 	if doubled := w.fake.Doubled(); len(doubled) > 0 {
 		w.t.Errorf("more than one live process at a time: %v", doubled)
+	}
+	if most, n := w.plan.Load().MaxAwake, w.fake.LiveTotal(); most > 0 && n > most {
+		w.t.Errorf("%d processes live, and max_awake is %d", n, most)
 	}
 	for _, st := range w.Awake() {
 		if st.Leases < 0 || st.Waiting < 0 {

@@ -28,7 +28,9 @@ var levels = map[string]int{
 	"internal/cgroup":    1,
 	"internal/config":    1,
 	"internal/disk":      1,
+	"internal/listening": 1,
 	"internal/logs":      1,
+	"internal/memory":    1,
 	"internal/network":   1,
 	"internal/probe":     1,
 	"internal/replica":   1,
@@ -65,6 +67,7 @@ var testTrees = []string{"test", "bench"}
 // imported at all; a new one is added here together with its reason in
 // docs/decisions.
 var modules = map[string][]string{
+	"github.com/cilium/ebpf":                 {"internal/listening"},
 	"github.com/coder/websocket":             {"internal/runtime/runtimetest"}, // the tenant program echoes
 	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},              // activation and sd_notify
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},

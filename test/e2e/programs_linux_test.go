@@ -18,6 +18,7 @@ var programs = []struct {
 	name, command string
 	needs         map[string]string // program: how to install it
 	files         map[string]string
+	keys          string // of the service, besides
 }{
 	{name: "go", command: "%s/bin/notes"},
 	{
@@ -45,6 +46,19 @@ var programs = []struct {
 		files: map[string]string{"app.py": wsgiApp},
 	},
 	{
+		name: "passed", command: "python3 app.py", needs: python, keys: `listen = "fd"`,
+		files: map[string]string{"app.py": passedServer},
+	},
+	{
+		name: "uvicorn-passed", command: "uvicorn --fd 3 app:app", needs: map[string]string{"uvicorn": "uvicorn"}, keys: `listen = "fd"`,
+		files: map[string]string{"app.py": asgiApp},
+	},
+	{
+		name: "gunicorn-passed", command: "gunicorn --workers 3 app:app", needs: map[string]string{"gunicorn": "gunicorn"},
+		keys:  "listen = \"fd\"\nhealth = \"/\"",
+		files: map[string]string{"app.py": wsgiApp},
+	},
+	{
 		name: "large", command: "python3 app.py", needs: python,
 		files: map[string]string{"app.py": largeAddressSpace + httpServer},
 	},
@@ -53,14 +67,23 @@ var programs = []struct {
 var python = map[string]string{"python3": "python3"}
 
 const (
-	httpServer = `
+	httpServer = handler + `
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+`
+	passedServer = handler + `
+import socket
+assert int(os.environ["LISTEN_PID"]) == os.getpid() and os.environ["LISTEN_FDS"] == "1"
+server = http.server.ThreadingHTTPServer(None, Handler, bind_and_activate=False)
+server.socket = socket.socket(fileno=3)
+server.serve_forever()
+`
+	handler = `
 import http.server, os
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b"hello from " + os.environ["TENEMENT_INSTANCE"].encode())
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 `
 	nodeServer = `
 require("http").createServer((_, answer) => answer.end("hello from " + process.env.TENEMENT_INSTANCE)).listen(process.env.PORT, "127.0.0.1")
@@ -112,7 +135,7 @@ func TestProgramsUnderTheDefault(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		fmt.Fprintf(&text, "[service.%s]\ncommand = %q\nworkdir = %q\nstartup_timeout = 60\n", p.name, strings.ReplaceAll(p.command, "%s", root), workdir)
+		fmt.Fprintf(&text, "[service.%s]\ncommand = %q\nworkdir = %q\nstartup_timeout = 60\n%s\n", p.name, strings.ReplaceAll(p.command, "%s", root), workdir, p.keys)
 		names = append(names, p.name)
 	}
 	if config.DefaultIsolation() != "namespace" {

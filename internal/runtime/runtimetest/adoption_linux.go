@@ -95,7 +95,7 @@ func enterNetwork(pid int) error {
 func (b *bench) awaitReady(ref tenement.Ref) former {
 	b.t.Helper()
 	f := former{ref: ref}
-	if err := probe.Ready(b.t.Context(), f.Dial, "/health"); err != nil {
+	if err := probe.Ready(b.t.Context(), probe.Target{Dial: f.Dial, Path: "/health"}); err != nil {
 		b.t.Fatal(err)
 	}
 	return f

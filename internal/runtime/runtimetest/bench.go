@@ -68,9 +68,7 @@ func (b *bench) spec(name string, command ...string) runtime.Spec {
 		b.t.Fatal(err)
 	}
 	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir), Egress: egress()}
-	for _, word := range command {
-		service.Command = append(service.Command, tenement.MustTemplate(word))
-	}
+	service.Command = templates(command...)
 	uid, err := OwnUID(b.kind, dir)
 	if err != nil {
 		b.t.Fatal(err)
@@ -79,6 +77,13 @@ func (b *bench) spec(name string, command ...string) runtime.Spec {
 		Instance: tenement.InstanceID{Service: "api", Name: name}, Service: service, DataDir: dir, UID: uid,
 		Stdout: Discard{}, Stderr: Discard{},
 	}
+}
+
+func templates(words ...string) (list []tenement.Template) {
+	for _, word := range words {
+		list = append(list, tenement.MustTemplate(word))
+	}
+	return list
 }
 
 // hostKind begins the name of every kind of runtime whose tenants run as the daemon's
@@ -157,7 +162,7 @@ func (b *bench) awaitHealth(p runtime.Process) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	defer cancel()
-	if err := probe.Ready(ctx, p.Dial, "/health"); err != nil {
+	if err := probe.Ready(ctx, probe.Target{Dial: p.Dial, Path: "/health"}); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -243,6 +243,9 @@ func (p *FakeProcess) Dial(ctx context.Context) (net.Conn, error) {
 	}
 }
 
+// Listening implements runtime.Process; nobody tells.
+func (p *FakeProcess) Listening() (began <-chan struct{}, done func()) { return nil, func() {} }
+
 // Signal implements runtime.Process; only SIGTERM means anything.
 func (p *FakeProcess) Signal(sig os.Signal) error {
 	if sig != syscall.SIGTERM {

@@ -35,7 +35,8 @@ func TenantMain() {
 }
 
 // TenantCommand is the command line of the tenant program, with flags such as
-// "-boot=15s" and "-ignore-term". It listens on 127.0.0.1:$PORT and serves
+// "-boot=15s" and "-ignore-term". It listens on 127.0.0.1:$PORT, or on the socket that
+// was passed, and serves
 //
 //	/health            200
 //	/pid               its process id
@@ -99,7 +100,7 @@ func runTenant(args []string) error {
 			return nil
 		}
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
+	l, err := listen()
 	if err != nil {
 		return err
 	}
@@ -114,6 +115,14 @@ func runTenant(args []string) error {
 	}
 	<-term
 	return os.WriteFile(filepath.Join(os.Getenv("DATA_DIR"), "terminated"), nil, 0o600)
+}
+
+// listen takes the socket that was passed, if one was (sd_listen_fds(3)).
+func listen() (net.Listener, error) {
+	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1" {
+		return net.FileListener(os.NewFile(3, os.Getenv("LISTEN_FDNAMES")))
+	}
+	return net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
 }
 
 func acceptAndHang(l net.Listener) {

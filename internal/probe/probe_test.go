@@ -1,0 +1,132 @@
+package probe_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tenement"
+	"tenement/internal/probe"
+)
+
+// program accepts connections from some instant on, and is healthy from another one on.
+type program struct {
+	begun   time.Time
+	listens time.Duration // since begun
+	healthy time.Duration
+	answers time.Duration // what the answer takes
+	dials   int
+}
+
+func (p *program) dial(context.Context) (net.Conn, error) {
+	p.dials++
+	if time.Since(p.begun) < p.listens {
+		return nil, syscall.ECONNREFUSED
+	}
+	ours, theirs := net.Pipe()
+	status := "503 Service Unavailable"
+	if time.Since(p.begun) >= p.healthy {
+		status = "200 OK"
+	}
+	go func() {
+		if _, err := http.ReadRequest(bufio.NewReader(theirs)); err == nil {
+			<-time.After(p.answers)
+			_, _ = theirs.Write([]byte("HTTP/1.1 " + status + "\r\nContent-Length: 0\r\n\r\n"))
+		}
+		_ = theirs.Close()
+	}()
+	return ours, nil
+}
+
+// ready says how long after its start p was found to be ready.
+func (p *program) ready(t *testing.T, path string, began <-chan struct{}) time.Duration {
+	t.Helper()
+	p.begun = time.Now()
+	if err := probe.Ready(t.Context(), probe.Target{Dial: p.dial, Path: path, Began: began}); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(p.begun)
+}
+
+func TestReadyAtTheInstantOfTheEvent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := make(chan struct{}, 1)
+		p := program{listens: 123_456 * time.Microsecond}
+		time.AfterFunc(p.listens, func() { began <- struct{}{} })
+		if took := p.ready(t, "", began); took != p.listens {
+			t.Errorf("ready after %s, listens after %s", took, p.listens)
+		}
+		if p.dials > 15 {
+			t.Errorf("asked %d times", p.dials)
+		}
+	})
+}
+
+func TestReadyThoughTheEventIsLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := program{listens: 101 * time.Millisecond}
+		if late := p.ready(t, "", make(chan struct{})) - p.listens; late > 10*time.Millisecond {
+			t.Errorf("late by %s", late)
+		}
+	})
+}
+
+func TestReadyThoughNobodyTells(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := program{listens: 100_500 * time.Microsecond}
+		if late := p.ready(t, "", nil) - p.listens; late > time.Millisecond {
+			t.Errorf("late by %s", late)
+		}
+	})
+}
+
+// TestHealthIsAskedAtOnce: no event says when a program that listens is healthy.
+func TestHealthIsAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := make(chan struct{}, 1)
+		p := program{listens: 50 * time.Millisecond, healthy: 75_500 * time.Microsecond}
+		time.AfterFunc(p.listens, func() { began <- struct{}{} })
+		if late := p.ready(t, "/health", began) - p.healthy; late > time.Millisecond {
+			t.Errorf("late by %s", late)
+		}
+	})
+}
+
+// TestPassedSocket: one request waits in the socket for as long as it takes.
+func TestPassedSocket(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]program{"": {}, "/health": {dials: 1, answers: time.Minute}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := program{begun: time.Now(), answers: want.answers}
+			if err := probe.Ready(t.Context(), probe.Target{Dial: p.dial, Path: path, Passed: true}); err != nil {
+				t.Fatal(err)
+			}
+			if p.dials != want.dials || time.Since(p.begun) != want.answers {
+				t.Errorf("with path %q asked %d times within %s", path, p.dials, time.Since(p.begun))
+			}
+		})
+	}
+}
+
+func TestNeverReady(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		p := program{begun: time.Now(), listens: time.Hour}
+		err := probe.Ready(ctx, probe.Target{Dial: p.dial})
+		if tenement.CodeOf(err) != tenement.CodeTimeout || !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
