@@ -175,7 +175,8 @@ func (i *instance) inherit(f *legacy) {
 	case o.state == tenement.Starting:
 		i.publish()
 		i.resumeStorage()
-		go o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
+		o.life.notify.missed = true
+		o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
 	default:
 		i.serve()
 		i.resumeStorage()

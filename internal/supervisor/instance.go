@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tenement"
+	tenruntime "tenement/internal/runtime"
 )
 
 // instance is the owner of one awake instance: a goroutine, run, that alone
@@ -105,6 +106,8 @@ func (i *instance) goOn() {
 			i.onChecked(err)
 		case m := <-o.life.events().measured:
 			i.onMeasured(m)
+		case n := <-o.life.events().notices:
+			i.onNotice(n)
 		case <-o.storage.timer.C:
 			i.measureStorage()
 		case <-o.health.timer.C:
@@ -140,13 +143,17 @@ type events struct {
 	probed, checked, released <-chan error
 	drained                   <-chan struct{}
 	measured                  <-chan measurement
+	notices                   <-chan tenruntime.Notice
 }
 
 func (l *life) events() events {
 	if l == nil {
 		return events{}
 	}
-	return events{probed: l.probed, checked: l.checked, released: l.released, drained: l.gate.drained, measured: l.measured}
+	return events{
+		probed: l.probed, checked: l.checked, released: l.released, drained: l.gate.drained, measured: l.measured,
+		notices: l.process.Notices(),
+	}
 }
 
 // step makes one transition and publishes it. A step that the table does not have

@@ -30,6 +30,7 @@ var adoption = []struct {
 	{"adopt and be told the exit status", testAdoptedExit},
 	{"adopt ends what cannot be trusted", testAdoptUntrusted},
 	{"adopt what was detached", testDetach},
+	{"adopt and hear notices", testAdoptedNotices},
 }
 
 // Lines is a runtime.Sink that takes whole lines. It may be read concurrently.
@@ -305,4 +306,27 @@ func testDetach(t *testing.T, b *bench) {
 	b.end(p)
 	Within(t, "exit", first.Exited())
 	b.wantsKilled(first, false)
+}
+
+// testAdoptedNotices: what is said after a restart of the daemon is heard.
+func testAdoptedNotices(t *testing.T, b *bench) {
+	if b.ownKernel() {
+		return // nothing is said
+	}
+	ref, kill := b.outlived(formerDaemon{Command: TenantCommand(), Ready: tenement.ReadyNotify})
+	tenant := b.awaitReady(ref)
+	kill()
+	b.refused(tenant, b.notifySocket(tenant))
+	p, err := b.rt.Adopt(t.Context(), runtime.Spec{
+		Instance: tenement.InstanceID{Service: "api", Name: "alice"}, Stdout: Discard{}, Stderr: Discard{},
+		Service: &tenement.Service{Ready: tenement.ReadyNotify},
+	}, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.end(p) })
+	b.says(p, "STOPPING=1")
+	if got := Within(t, "notice", p.Notices()); got != (runtime.Notice{Stopping: true}) {
+		t.Errorf("heard %+v", got)
+	}
 }
