@@ -181,7 +181,8 @@ func (i *instance) inherit(f *legacy) {
 		i.publish()
 		i.resumeStorage()
 		i.turn()
-		go o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
+		o.life.notify.missed = true
+		o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
 	default:
 		o.record.reason = "" // of an earlier rest
 		o.state = tenement.Ready

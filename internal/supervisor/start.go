@@ -40,7 +40,7 @@ func (i *instance) start() {
 	i.own.life = l
 	i.watchStorage(how)
 	go l.watch()
-	go l.probe(i.service.Timeouts.Startup)
+	l.probe(i.service.Timeouts.Startup)
 	i.publish()
 	// Written while the program boots, and before it may serve.
 	if err := i.keepProcess(); err != nil {
