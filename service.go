@@ -115,6 +115,7 @@ type HealthCheck struct {
 
 // Timeouts bounds the phases of an instance's life. 0 means what the field says.
 type Timeouts struct {
+	Freeze  time.Duration // without traffic before it is paused in memory; 0 = never; < Idle unless that is 0
 	Idle    time.Duration // without traffic before sleep; 0 = never sleeps
 	Startup time.Duration // from start to ready; > 0
 	Wake    time.Duration // a request's wait for a ready process, queueing and back-off included; > 0

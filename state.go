@@ -65,10 +65,11 @@ const (
 	Sleep                   // it is to be put to sleep
 	Suspend                 // it is to be switched off
 	Retry                   // the back-off has passed
+	Freeze                  // it is to be paused for want of traffic
 	triggerCount
 )
 
-var triggerNames = [triggerCount]string{"wake", "ready", "exit", "deadline", "sleep", "suspend", "retry"}
+var triggerNames = [triggerCount]string{"wake", "ready", "exit", "deadline", "sleep", "suspend", "retry", "freeze"}
 
 func (t Trigger) String() string {
 	if t < triggerCount {
@@ -136,7 +137,7 @@ func to(s State) step { return func(Goal) State { return s } }
 var transitions = [stateCount][triggerCount]step{
 	Asleep:    {Wake: to(Starting), Suspend: to(Suspended)},
 	Starting:  {Wake: to(Starting), IsReady: to(Ready), Exited: to(Backoff), Deadline: to(Stopping), Sleep: to(Stopping), Suspend: to(Stopping)},
-	Ready:     {Wake: to(Ready), Exited: to(Backoff), Deadline: to(Stopping), Sleep: to(Draining), Suspend: to(Draining)},
+	Ready:     {Wake: to(Ready), Exited: to(Backoff), Deadline: to(Stopping), Sleep: to(Draining), Suspend: to(Draining), Freeze: to(Frozen)},
 	Frozen:    {Wake: to(Ready), Exited: to(Backoff), Sleep: to(Stopping), Suspend: to(Stopping)},
 	Draining:  {Wake: backIfIdle, Exited: Goal.afterExit, Deadline: to(Stopping), Sleep: to(Draining), Suspend: to(Draining)},
 	Stopping:  {Wake: to(Stopping), Exited: Goal.afterExit, Deadline: to(Stopping), Sleep: to(Stopping), Suspend: to(Stopping)},
@@ -160,6 +161,7 @@ func backIfIdle(goal Goal) State {
 //
 // Ready meets Deadline when its health checks have failed for good; Backoff meets
 // it when the restart budget is spent; Stopping meets it when it must be killed.
+// Frozen meets Wake when somebody wants it, and when it could not be frozen.
 // Sleep is also how the operator forgives a failed instance and resumes a
 // suspended one.
 func Next(from State, trigger Trigger, goal Goal) (State, error) {

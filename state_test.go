@@ -9,16 +9,16 @@ import (
 // transitionTable is the table of the design, cell by cell. "-" is illegal; a cell
 // with a slash differs by goal: what it says for idle, then for all others.
 const transitionTable = `
-from       wake        ready  exit     deadline  sleep     suspend    retry
-asleep     starting    -      -        -         -         suspended  -
-starting   starting    ready  backoff  stopping  stopping  stopping   -
-ready      ready       -      backoff  stopping  draining  draining   -
-frozen     ready       -      backoff  -         stopping  stopping   -
-draining   ready/draining  -  goal     stopping  draining  draining   -
-stopping   stopping    -      goal     stopping  stopping  stopping   -
-backoff    backoff     -      -        failed    asleep    suspended  starting
-failed     starting    -      -        -         asleep    suspended  -
-suspended  -           -      -        -         asleep    -          -
+from       wake            ready  exit     deadline  sleep     suspend    retry     freeze
+asleep     starting        -      -        -         -         suspended  -         -
+starting   starting        ready  backoff  stopping  stopping  stopping   -         -
+ready      ready           -      backoff  stopping  draining  draining   -         frozen
+frozen     ready           -      backoff  -         stopping  stopping   -         -
+draining   ready/draining  -      goal     stopping  draining  draining   -         -
+stopping   stopping        -      goal     stopping  stopping  stopping   -         -
+backoff    backoff         -      -        failed    asleep    suspended  starting  -
+failed     starting        -      -        -         asleep    suspended  -         -
+suspended  -               -      -        -         asleep    -          -         -
 `
 
 var wantAfterExit = map[Goal]State{

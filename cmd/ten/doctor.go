@@ -63,6 +63,7 @@ var checks = append([]check{
 	{"commands", checkCommands},
 	{"host names", checkHostNames},
 	{"storage quotas", checkStorageQuotas},
+	{"memory", checkMemory},
 	{"density", checkDensity},
 }, platformChecks...)
 

@@ -76,6 +76,11 @@ type Backend interface {
 	// serves on.
 	Upgrade(ctx context.Context) (Upgraded, error)
 
+	// Profile is a profile of the daemon itself, as `go tool pprof` or, of kind "trace",
+	// `go tool trace` reads it; those of time last for duration. While another of the same
+	// kind is taken it is CodeConflict.
+	Profile(ctx context.Context, kind ProfileKind, duration time.Duration) ([]byte, error)
+
 	// Logs is the last lines that match q, or with q.After the first of them, in the
 	// order of their ids.
 	Logs(ctx context.Context, q LogQuery) ([]LogLine, error)

@@ -183,6 +183,10 @@ func (b *fakeBackend) Reload(_ context.Context, restart bool) (Reloaded, error) 
 	return Reloaded{Changed: []string{"api"}, Outdated: []tenement.InstanceID{alice}}, b.fail
 }
 
+func (b *fakeBackend) Profile(_ context.Context, kind ProfileKind, duration time.Duration) ([]byte, error) {
+	return []byte(string(kind) + duration.String()), nil
+}
+
 func (b *fakeBackend) Upgrade(context.Context) (Upgraded, error) {
 	return Upgraded{PID: 42, Version: "next"}, nil
 }

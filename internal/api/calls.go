@@ -153,6 +153,15 @@ func (c *Client) Reload(ctx context.Context, restart bool) (Reloaded, error) {
 	return r, err
 }
 
+// Profile is a profile of the daemon itself; see [Backend]. Those of time last for
+// duration, from a second to [MaxProfile].
+func (c *Client) Profile(ctx context.Context, kind ProfileKind, duration time.Duration) ([]byte, error) {
+	q := url.Values{"seconds": {strconv.Itoa(int(duration.Seconds()))}}
+	var profile []byte
+	err := c.do(ctx, http.MethodGet, "/api/profile/"+url.PathEscape(string(kind)), q, nil, &profile)
+	return profile, err
+}
+
 // Upgrade has a new daemon take over; see [Backend].
 func (c *Client) Upgrade(ctx context.Context) (Upgraded, error) {
 	var u Upgraded

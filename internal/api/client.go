@@ -85,7 +85,7 @@ func NewClient(t Target) (*Client, error) {
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
 // do sends in as JSON unless it is nil, and reads the answer into out unless that
-// is nil.
+// is nil: JSON, or any bytes into a *[]byte.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	target := c.base + path
 	if len(query) > 0 {
@@ -146,6 +146,7 @@ func (c *Client) read(ctx context.Context, resp *http.Response, out any) error {
 	if err != nil {
 		return c.unanswered(ctx, err)
 	}
+	raw, wantsRaw := out.(*[]byte)
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // "" when there is none
 	switch {
 	case kind == problemType:
@@ -153,6 +154,9 @@ func (c *Client) read(ctx context.Context, resp *http.Response, out any) error {
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		return notOurs(fmt.Errorf("the answer has status %s and is not a tenement daemon's", resp.Status))
 	case out == nil:
+		return nil
+	case wantsRaw && kind == binaryType:
+		*raw = body
 		return nil
 	case kind != "application/json":
 		return notOurs(fmt.Errorf("the answer is not JSON but %q", kind))

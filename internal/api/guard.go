@@ -80,7 +80,7 @@ func (s *Server) guard(r *route) func(huma.Context, func(huma.Context)) {
 // admit finds out who sent req and whether they may use r. The call it returns is
 // never nil.
 func (s *Server) admit(req *http.Request, r *route) (*call, error) {
-	c := &call{action: r.action, target: req.PathValue("instance") + req.PathValue("token")}
+	c := &call{action: r.action, target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind")}
 	err := s.identify(req, c)
 	if r.access == open {
 		return c, nil

@@ -51,6 +51,9 @@ func (s *Server) ready(ctx context.Context, c *call, _ *none) (*answer[Health], 
 	return &answer[Health]{h}, nil
 }
 
+// binaryType is the media type of what is neither JSON nor a stream.
+const binaryType = "application/octet-stream"
+
 type document struct {
 	ContentType string `header:"Content-Type"`
 	Body        []byte
@@ -174,6 +177,19 @@ func (s *Server) upgrade(ctx context.Context, _ *call, _ *none) (*answer[Upgrade
 		return nil, err
 	}
 	return &answer[Upgraded]{u}, nil
+}
+
+type profileInput struct {
+	Kind    string `path:"kind" enum:"cpu,heap,allocs,goroutine,trace"`
+	Seconds int    `query:"seconds" minimum:"1" maximum:"120" default:"10" doc:"how long to look, for cpu and trace"`
+}
+
+func (s *Server) profile(ctx context.Context, _ *call, in *profileInput) (*document, error) {
+	profile, err := s.backend.Profile(ctx, ProfileKind(in.Kind), time.Duration(in.Seconds)*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return &document{ContentType: binaryType, Body: profile}, nil
 }
 
 func (s *Server) listTokens(ctx context.Context, _ *call, _ *none) (*answer[Tokens], error) {

@@ -54,6 +54,8 @@ var routes = []route{
 	{http.MethodPost, "/api/reload", adminOnly, "reload", "reload", "Read the configuration again", mount((*Server).reload)},
 	{http.MethodPost, "/api/upgrade", adminOnly, "upgrade", "upgrade", "Let a new daemon take over", mount((*Server).upgrade)},
 
+	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mount((*Server).profile)},
+
 	{http.MethodGet, "/api/logs", tenantReads, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
 	{http.MethodGet, "/api/logs/stream", tenantReads, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
 

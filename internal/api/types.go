@@ -116,6 +116,27 @@ type Reloaded struct {
 	Outdated  []tenement.InstanceID `json:"outdated,omitempty" nullable:"false" doc:"instances that still run with the recipe of before"`
 }
 
+// ProfileKind is what a profile of the daemon is about.
+type ProfileKind string
+
+// The kinds of profiles; the first and the last are of a time.
+const (
+	ProfileCPU        ProfileKind = "cpu"
+	ProfileHeap       ProfileKind = "heap"      // what is in memory
+	ProfileAllocs     ProfileKind = "allocs"    // what was allocated since the start
+	ProfileGoroutines ProfileKind = "goroutine" // what waits where
+	ProfileTrace      ProfileKind = "trace"     // every event of the scheduler
+)
+
+// ProfileKinds lists them all.
+var ProfileKinds = []ProfileKind{ProfileCPU, ProfileHeap, ProfileAllocs, ProfileGoroutines, ProfileTrace}
+
+// Bounds of the time that a profile lasts.
+const (
+	MaxProfile     = 2 * time.Minute
+	DefaultProfile = 10 * time.Second
+)
+
 // Upgraded is the daemon that has taken over.
 type Upgraded struct {
 	PID     int    `json:"pid"`

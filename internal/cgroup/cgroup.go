@@ -87,9 +87,6 @@ func choose(given string) (*Tree, error) {
 	return t, err
 }
 
-// Path is the tree's directory.
-func (t *Tree) Path() string { return t.dir }
-
 func unavailable(err error) error {
 	if tenement.HintOf(err) != "" {
 		return err
@@ -183,6 +180,9 @@ func (g *Group) removeOnceEmpty(ctx context.Context) error {
 		}
 	}
 }
+
+// Path is the tree's own directory.
+func (t *Tree) Path() string { return t.dir }
 
 // Close removes the tree's own directory, unless something lives in it: that was left
 // to whoever opens the tree next. An empty group that nobody removed is an error.

@@ -1,6 +1,8 @@
 package cgroup_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,9 +131,10 @@ func TestFreezeAndThaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	shell := startIn(t, group, "while :; do :; done")
-	if err := group.Freeze(); err != nil {
+	if err := group.Freeze(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	wantFrozen(t, group, true)
 	usage := func() tenement.Usage {
 		t.Helper()
 		u, err := group.Usage()
@@ -151,10 +154,11 @@ func TestFreezeAndThaw(t *testing.T) {
 	if err := group.Thaw(); err != nil {
 		t.Fatal(err)
 	}
+	wantFrozen(t, group, false)
 	for usage().CPU < before+50*time.Millisecond { // goes on
 		continue
 	}
-	if err := group.Freeze(); err != nil {
+	if err := group.Freeze(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	end(t, group)
@@ -165,6 +169,40 @@ func TestFreezeAndThaw(t *testing.T) {
 	if n, err := group.OOMKills(); n != 0 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
+}
+
+func wantFrozen(t *testing.T, group *cgroup.Group, want bool) {
+	t.Helper()
+	if frozen, err := group.Frozen(); frozen != want || err != nil {
+		t.Errorf("frozen: %t, %v", frozen, err)
+	}
+}
+
+// TestFreezeIsCalledOff: who does not wait for it any more does not leave it half done.
+func TestFreezeIsCalledOff(t *testing.T) {
+	t.Parallel()
+	group, err := open(t).New("api.alice", tenement.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := startIn(t, group, "while :; do :; done")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // it may be faster
+		err = group.Freeze(ctx)
+		wantFrozen(t, group, err == nil)
+		if err != nil {
+			break
+		}
+		if err := group.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	end(t, group)
+	_ = shell.Wait() // killed: an error by design
 }
 
 func TestParentMustBeACgroup(t *testing.T) {

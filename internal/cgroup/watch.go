@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -52,14 +53,16 @@ func (g *Group) number(file, key string) (int64, bool, error) {
 const freezeWait = 5 * time.Second
 
 // Freeze stops everything in the group, and returns when all of it stands still; a
-// group that does not within 5 s is thawed again. What is frozen can still be killed.
-func (g *Group) Freeze() error {
+// group that does not within 5 s, or until ctx ends, is thawed again. What is frozen can
+// still be killed.
+func (g *Group) Freeze(ctx context.Context) error {
 	if err := put(g.dir, "cgroup.freeze", "1"); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, freezeWait, fmt.Errorf("processes in %s do not freeze within %s", g.dir, freezeWait))
+	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(freezeWait)
 	for {
 		frozen, _, err := g.number("cgroup.events", "frozen")
 		switch {
@@ -70,8 +73,8 @@ func (g *Group) Freeze() error {
 		}
 		select {
 		case <-tick.C:
-		case <-deadline:
-			return errors.Join(fmt.Errorf("processes in %s do not freeze within %s", g.dir, freezeWait), g.Thaw())
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), g.Thaw())
 		}
 	}
 }
@@ -83,6 +86,12 @@ func (g *Group) Thaw() error {
 		return nil
 	}
 	return err
+}
+
+// Frozen reports whether the group was told to stand still, by whichever process.
+func (g *Group) Frozen() (bool, error) {
+	n, _, err := g.number("cgroup.freeze", "")
+	return n == 1, err
 }
 
 // Usage is what everything in the group uses together. Without the memory controller

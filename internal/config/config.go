@@ -37,7 +37,10 @@ type Config struct {
 
 	MaxStarting int // starts at once; 0 = the number of cores
 	MaxWaiting  int // requests held by wakes, in all; > 0
+	MaxAwake    int // instances that have a process; 0 = no bound
 	FirstUID    int // of the million that instances' own uids are taken from; 0 = the registry chooses
+
+	MemoryReserve tenement.Bytes // to be available before anything is started; 0 = that is not asked
 
 	LogInstance  tenement.Bytes // of what one instance printed; > 0
 	LogTotal     tenement.Bytes // on the disk, of all instances; > 0

@@ -49,6 +49,8 @@ restart_window = "10m"
 backoff_base_ms = 2000
 backoff_max_ms = 50000
 max_starting = 6
+max_awake = 40
+memory_reserve_mb = 512
 max_waiting = 700
 uid_first = 3_000_000
 log_instance_mb = 8
@@ -63,6 +65,7 @@ isolation = "sandbox"
 readable = ["shared", "/srv/assets"]
 writable = ["/srv/uploads"]
 egress = "deny"
+freeze_timeout = "90s"
 idle_timeout = 301
 startup_timeout = 12.5
 wake_timeout = "1m"
@@ -132,7 +135,7 @@ func TestContract(t *testing.T) {
 	web.Listen, web.Ready = tenement.ListenFD, tenement.ReadyNotify
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
-		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxWaiting: 700, FirstUID: 3_000_000,
+		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
 		Services: map[string]*tenement.Service{
 			"api": {
@@ -150,7 +153,7 @@ func TestContract(t *testing.T) {
 				Readable: []string{"/etc/tenement/shared", "/srv/assets"}, Writable: []string{"/srv/uploads"},
 				Health: tenement.HealthCheck{Path: "/health", Interval: 20 * time.Second},
 				Timeouts: tenement.Timeouts{
-					Idle: 301 * time.Second, Startup: 12500 * time.Millisecond, Wake: time.Minute,
+					Freeze: 90 * time.Second, Idle: 301 * time.Second, Startup: 12500 * time.Millisecond, Wake: time.Minute,
 					Request: 31 * time.Second, Drain: 250 * time.Millisecond, Stop: 11 * time.Second,
 				},
 				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,

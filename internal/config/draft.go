@@ -190,6 +190,7 @@ func (d *draft) finish() {
 	d.chooseAdminHost()
 	d.finishServices()
 	d.readInstances()
+	d.checkAwake()
 	d.readRouting()
 }
 
@@ -202,6 +203,15 @@ func (d *draft) checkBackoff() {
 		d.mistake(most.at, "", "backoff_max_ms is less than backoff_base_ms (%d)", d.restart.BackoffBase.Milliseconds())
 	case base != nil:
 		d.mistake(base.at, "", "backoff_base_ms is more than backoff_max_ms (%d)", d.restart.BackoffMax.Milliseconds())
+	}
+}
+
+// checkAwake: what is kept awake must be allowed to be.
+func (d *draft) checkAwake() {
+	most, kept := d.config.MaxAwake, len(d.config.Instances)
+	if most > 0 && kept > most {
+		d.mistake(d.settings["max_awake"].at, "raise it, with some places for those who wake on request, or shorten [instances]",
+			"max_awake = %d is less than the %d instances that are to be kept awake", most, kept)
 	}
 }
 

@@ -57,6 +57,9 @@ func checkPromises(t *testing.T, c *Config) {
 		if s.Timeouts.Startup <= 0 || s.Timeouts.Wake < s.Timeouts.Startup || s.Health.Interval <= 0 || s.Restart.Window <= 0 {
 			t.Errorf("service %q: %+v", name, s)
 		}
+		if limits := s.Timeouts; limits.Idle > 0 && limits.Freeze >= limits.Idle {
+			t.Errorf("service %q: %+v", name, limits)
+		}
 		if dir := s.Workdir.Expand(anyVars); !filepath.IsAbs(dir) {
 			t.Errorf("service %q: workdir %s", name, s.Workdir)
 		}

@@ -71,8 +71,8 @@ var schema = []key{
 	{inSettings, "log_total_mb", wholeKind(64, maxMegabytes), func(d *draft, v value) { d.config.LogTotal = tenement.Bytes(v.whole) * bytesPerMB }},
 	{inSettings, "log_retention", longer, func(d *draft, v value) { d.config.LogRetention = v.length }},
 	{inSettings, "uid_first", uidBlock, func(d *draft, v value) { d.config.FirstUID = v.whole }},
-	{section: inSettings, name: "max_awake"},
-	{section: inSettings, name: "memory_reserve_mb"},
+	{inSettings, "max_awake", wholeKind(0, maxCount), func(d *draft, v value) { d.config.MaxAwake = v.whole }},
+	{inSettings, "memory_reserve_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.config.MemoryReserve = tenement.Bytes(v.whole) * bytesPerMB }},
 
 	{inService, "command", anyString, (*draft).readCommand},
 	{inService, "args", array, (*draft).readArgs},
@@ -80,6 +80,7 @@ var schema = []key{
 	{inService, "workdir", directory, (*draft).readWorkdir},
 	{inService, "health", healthPath, func(d *draft, v value) { d.service.Health.Path = v.text }},
 	{inService, "isolation", isolation, func(d *draft, v value) { d.service.Isolation = tenement.Isolation(v.text) }},
+	{inService, "freeze_timeout", length, func(d *draft, v value) { d.service.Timeouts.Freeze = v.length }},
 	{inService, "idle_timeout", length, func(d *draft, v value) { d.service.Timeouts.Idle = v.length }},
 	{inService, "startup_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Startup = v.length }},
 	{inService, "wake_timeout", longer, func(d *draft, v value) { d.service.Timeouts.Wake = v.length }},

@@ -58,6 +58,7 @@ func (d *draft) readService(n *node) {
 	}
 	d.service.Command = append(d.service.program, d.service.args...)
 	d.chooseWake(said)
+	d.checkFreeze(said)
 	d.checkIsolation(said)
 	d.config.Services[n.key] = d.service.Service
 }
@@ -71,6 +72,15 @@ func (d *draft) chooseWake(said given) {
 	case t.Wake < t.Startup && !said.refused("startup_timeout"):
 		d.mistake(wake.at, "a request that finds the instance asleep waits for its whole start",
 			"wake_timeout is shorter than startup_timeout (%s)", t.Startup)
+	}
+}
+
+// checkFreeze refuses what would never be frozen.
+func (d *draft) checkFreeze(said given) {
+	t := d.service.Timeouts
+	if t.Idle > 0 && t.Freeze >= t.Idle && !said.refused("idle_timeout") {
+		d.mistake(said["freeze_timeout"].at, "an instance is frozen on its way to sleep: shorten this, or raise idle_timeout (0 = it stays frozen)",
+			"freeze_timeout is not shorter than idle_timeout (%s)", t.Idle)
 	}
 }
 

@@ -61,6 +61,9 @@ func (b *backend) Deploy(ctx context.Context, id tenement.InstanceID, weight int
 // startHealthy wakes id and has its health checked once more, for it may have been
 // awake for long.
 func (b *backend) startHealthy(ctx context.Context, id tenement.InstanceID) error {
+	if err := b.supervisor.Start(ctx, id); err != nil { // which lets requests go first
+		return err
+	}
 	lease, err := b.supervisor.Acquire(ctx, id)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"tenement"
 	"tenement/internal/cgroup"
 	"tenement/internal/listening"
+	"tenement/internal/memory"
 	"tenement/internal/network"
 	"tenement/internal/rootless"
 	"tenement/internal/runtime"
@@ -69,6 +70,18 @@ func (t *tenancy) openIsolation() (err error) {
 		i.runtimes[tenement.IsolationSandbox] = i.sandboxes
 	}
 	return nil
+}
+
+// availableMemory is what new processes can have, in their cgroup and on the machine.
+func (i *isolation) availableMemory() (tenement.Bytes, error) {
+	if i.cgroups == nil {
+		return memory.Available("", "")
+	}
+	root, err := cgroup.Mount()
+	if err != nil {
+		return 0, err
+	}
+	return memory.Available(root, i.cgroups.Path())
 }
 
 func (t *tenancy) stateDir(name string) string {

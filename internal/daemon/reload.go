@@ -32,7 +32,10 @@ func newSetup(c *config.Config) *setup {
 }
 
 func (t *tenancy) plan(c *config.Config) supervisor.Plan {
-	p := supervisor.Plan{Services: c.Services, Pinned: c.Instances, FirstUID: c.FirstUID}
+	p := supervisor.Plan{
+		Services: c.Services, Pinned: c.Instances, FirstUID: c.FirstUID,
+		MaxAwake: c.MaxAwake, MemoryReserve: c.MemoryReserve,
+	}
 	if within := t.isolation.within; within != nil && c.FirstUID == 0 {
 		p.FirstUID, p.UIDs = within.UIDs.First, within.UIDs.Count
 	}

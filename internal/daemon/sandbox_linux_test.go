@@ -13,9 +13,8 @@ import (
 	"tenement/internal/runtime"
 )
 
-// TestSandboxes takes one instance through its life in a sandbox, across daemons.
-func TestSandboxes(t *testing.T) {
-	t.Parallel()
+func requireSandbox(t *testing.T) {
+	t.Helper()
 	_, err := runtime.FindRunsc()
 	switch {
 	case err == nil && os.Getuid() == 0:
@@ -24,6 +23,12 @@ func TestSandboxes(t *testing.T) {
 	default:
 		t.Skipf("not root, or %v: run tools/runsc.sh, and put the directory that it prints into PATH", err)
 	}
+}
+
+// TestSandboxes takes one instance through its life in a sandbox, across daemons.
+func TestSandboxes(t *testing.T) {
+	t.Parallel()
+	requireSandbox(t)
 	dir := shortDir(t)
 	text := settings + service("api", "isolation = 'sandbox'\nstartup_timeout = 60")
 	s := buildWith(t, dir, text, true)

@@ -13,6 +13,7 @@ import (
 	"tenement/internal/api"
 	"tenement/internal/disk"
 	"tenement/internal/logs"
+	"tenement/internal/memory"
 	"tenement/internal/proxy"
 	"tenement/internal/route"
 	"tenement/internal/store"
@@ -180,6 +181,7 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Sweep:       t.sweep,
 		MaxStarting: c.MaxStarting,
 		MaxWaiting:  c.MaxWaiting,
+		Memory:      supervisor.Memory{Available: t.isolation.availableMemory, Stalls: memory.Stalls},
 		Log:         t.daemon.Log,
 	})
 }

@@ -51,7 +51,7 @@ var (
 	broken         = newAnswer(http.StatusBadGateway, tenement.CodeBroken, "The application broke off before it answered.")
 	suspended      = newAnswer(http.StatusServiceUnavailable, tenement.CodeSuspended, "This application is switched off at the moment.")
 	unavailable    = newAnswer(http.StatusServiceUnavailable, tenement.CodeUnavailable, "This application cannot be started at the moment.")
-	full           = newAnswer(http.StatusServiceUnavailable, tenement.CodeFull, "Too many requests are waiting for this application.")
+	full           = newAnswer(http.StatusServiceUnavailable, tenement.CodeFull, "The server is full at the moment.")
 	storageFull    = newAnswer(http.StatusInsufficientStorage, tenement.CodeStorageFull, "This application has used up its storage and is stopped until there is room.")
 	tooSlow        = newAnswer(http.StatusGatewayTimeout, tenement.CodeTimeout, "The application took too long to answer.")
 )

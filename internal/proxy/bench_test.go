@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -95,5 +96,33 @@ func BenchmarkUnknownHost(b *testing.B) {
 	for b.Loop() {
 		clear(w.header)
 		h.ServeHTTP(w, r)
+	}
+}
+
+// BenchmarkTwoPieces has a tenant write each response in two pieces, the second of which
+// it holds back until the first was acknowledged, as Python's http.server does.
+func BenchmarkTwoPieces(b *testing.B) {
+	tenant := newRawTenant(b, func(_ int, c net.Conn, r *bufio.Reader) {
+		_ = c.(*net.TCPConn).SetNoDelay(false)
+		for {
+			if _, err := readHead(r); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+			_, _ = io.WriteString(c, "hello")
+		}
+	})
+	standard := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return tenant.dial(ctx) }}
+	defer standard.CloseIdleConnections()
+	for _, bench := range []struct {
+		name      string
+		transport tenement.Transport
+	}{{"standard", standard}, {"tenement", tenant.tr}} {
+		b.Run(bench.name, func(b *testing.B) {
+			for b.Loop() {
+				exchangeOver(b, bench.transport, upstreamRequest(b, http.MethodGet, nil))
+			}
+			bench.transport.CloseIdleConnections()
+		})
 	}
 }

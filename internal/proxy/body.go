@@ -91,13 +91,17 @@ func forwardsTrailer(name string) bool {
 	return isToken(name) && !isForwarding(name)
 }
 
-// fault is what the client did wrong, or nil.
+// fault is what the client did wrong, or nil. A read that was broken off cancels the
+// request before it returns, so that the clock may know more than the reader.
 func (b *requestBody) fault() error {
 	if b == nil {
 		return nil
 	}
 	if f := b.failure.Load(); f != nil {
 		return f.err
+	}
+	if b.stall.isLate() {
+		return errStalled
 	}
 	return nil
 }

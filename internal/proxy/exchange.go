@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptrace"
-	"sync/atomic"
 	"time"
 
 	"tenement"
@@ -136,11 +134,7 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 // may be sent again.
 func (x *exchange) attempt(ctx context.Context, out *http.Request) (res *http.Response, again bool, err error) {
 	patience := &watch{limit: x.lease.Service().Timeouts.Request, expired: func() { x.cancel(errTooSlow) }}
-	var sent, answered atomic.Bool
-	req := out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteHeaders:         func() { sent.Store(true) },
-		GotFirstResponseByte: func() { answered.Store(true) },
-	}))
+	req := out.WithContext(ctx)
 	// The transport would otherwise send the body after a refusal, in order to keep
 	// the connection, and thereby tell a client to send what nobody wants.
 	req.Close = out.Header.Get("Expect") != ""
@@ -165,8 +159,10 @@ func (x *exchange) attempt(ctx context.Context, out *http.Request) (res *http.Re
 	if ctx.Err() != nil {
 		return nil, false, context.Cause(ctx)
 	}
-	again = unread && !answered.Load() && (!sent.Load() || idempotent(out.Method) && !x.sent)
-	x.sent = x.sent || sent.Load()
+	failure := &sendError{sent: true, answered: true} // what is not known is not tried again
+	errors.As(err, &failure)
+	again = unread && !failure.answered && (!failure.sent || idempotent(out.Method) && !x.sent)
+	x.sent = x.sent || failure.sent
 	return nil, again, &tenement.Error{Code: tenement.CodeBroken, Op: "forward", Err: err}
 }
 

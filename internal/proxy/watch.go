@@ -56,6 +56,13 @@ func (w *watch) end() bool {
 	return w.late
 }
 
+// isLate reports whether the limit was exceeded.
+func (w *watch) isLate() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.late
+}
+
 func (w *watch) fire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -3,6 +3,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"os"
 	"syscall"
@@ -65,7 +66,10 @@ func (h *handle) members() ([]int, error) {
 }
 
 // awaitStop does not wait: what a thread does is known on Linux only.
-func (h *handle) awaitStop() error { return nil }
+func (h *handle) awaitStop(context.Context) error { return nil }
+
+// stopped matters to adopted processes, and there are none here.
+func (h *handle) stopped() bool { return false }
 
 func processorTime([]int) time.Duration { return 0 }
 

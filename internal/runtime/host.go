@@ -68,6 +68,7 @@ type place struct {
 	signal    func(*handle, syscall.Signal) error // to the main process; nil: the handle can
 	freeze    func() error                        // nil: the cgroup or the process group can
 	thaw      func() error                        // as freeze
+	frozen    func() bool                         // as freeze
 	leave     func() error                        // frees what it held, once the tree is gone
 	detach    func()                              // leaves it to another daemon
 }

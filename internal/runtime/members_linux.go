@@ -30,20 +30,26 @@ func (h *handle) members() ([]int, error) {
 	return pids, nil
 }
 
+// stopped reports whether the main process was stopped by a signal.
+func (h *handle) stopped() bool {
+	fields := statFields(h.pid)
+	return len(fields) > 0 && fields[0] == "T"
+}
+
 // stopWait bounds the time until every thread of a process group has stopped.
 const stopWait = 5 * time.Second
 
 // awaitStop waits until everything in the process group stands still: each thread stops
 // when it runs next.
-func (h *handle) awaitStop() error {
+func (h *handle) awaitStop(ctx context.Context) error {
 	pids, err := h.members()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopWait) //nolint:forbidigo // a bound of our own: it takes an instant
+	ctx, cancel := context.WithTimeoutCause(ctx, stopWait, fmt.Errorf("processes of the group of pid %d do not stop within %s", h.pid, stopWait))
 	defer cancel()
 	if !until(ctx, func() bool { return !slices.ContainsFunc(pids, runs) }) {
-		return fmt.Errorf("processes of the group of pid %d do not stop within %s", h.pid, stopWait)
+		return context.Cause(ctx)
 	}
 	return nil
 }

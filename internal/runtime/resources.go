@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"syscall"
 
@@ -9,17 +10,17 @@ import (
 )
 
 // Freeze implements [Process]. Without a cgroup, what has left the process group goes on.
-func (p *hostProcess) Freeze() error {
+func (p *hostProcess) Freeze(ctx context.Context) error {
 	if p.at.freeze != nil {
 		return p.at.freeze()
 	}
 	if p.group != nil {
-		return p.group.Freeze()
+		return p.group.Freeze(ctx)
 	}
 	if err := p.handle.signalGroup(syscall.SIGSTOP); err != nil {
 		return ignoreGone(err)
 	}
-	if err := p.handle.awaitStop(); err != nil {
+	if err := p.handle.awaitStop(ctx); err != nil {
 		return errors.Join(err, p.Thaw())
 	}
 	return nil
@@ -34,6 +35,21 @@ func (p *hostProcess) Thaw() error {
 		return p.group.Thaw()
 	}
 	return ignoreGone(p.handle.signalGroup(syscall.SIGCONT))
+}
+
+// Frozen implements [Process]. Without a cgroup a program that stops itself seems to be.
+func (p *hostProcess) Frozen() bool {
+	if p.at.frozen != nil {
+		return p.at.frozen()
+	}
+	if p.group == nil {
+		return p.handle.stopped()
+	}
+	frozen, err := p.group.Frozen()
+	if err != nil {
+		p.host.log.Warn("cannot tell whether a process is frozen", "pid", p.ref.PID, "error", err)
+	}
+	return frozen
 }
 
 // Usage implements [Process]. Without a cgroup it is that of the process group, and what

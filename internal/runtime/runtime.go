@@ -49,10 +49,15 @@ type Process interface {
 	Signal(os.Signal) error
 	Kill() error
 
-	// Freeze stops the whole tree where it stands, and returns when it does; what is
-	// frozen can be killed, but not asked to end. Thaw lets it go on.
-	Freeze() error
+	// Freeze stops the whole tree where it stands, and returns when it does, within
+	// seconds. After an error, which the end of ctx may be, it runs. What is frozen can be
+	// killed; a signal reaches it when Thaw lets it go on. Both are harmless once it has
+	// ended. One call at a time.
+	Freeze(ctx context.Context) error
 	Thaw() error
+
+	// Frozen reports whether it is, or is about to be, whichever daemon has done that.
+	Frozen() bool
 
 	// Usage is what the whole tree uses now.
 	Usage() (tenement.Usage, error)

@@ -120,6 +120,7 @@ func (b *Sandbox) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process,
 	}
 	x := &box{runtime: b, in: in}
 	x.claim(ref.Stdout)
+	x.isFrozen.Store(x.isMarked())
 	return b.host.adoptAt(ctx, s, ref, found, x.place(s.UID), lost)
 }
 
@@ -144,7 +145,8 @@ type box struct {
 	dir     string             // of its bundle; "" when it is not known
 	started *control           // on which it was started, till wait has it
 	over    atomic.Bool        // its main process has ended
-	frozen  atomic.Bool        // by us
+
+	isFrozen atomic.Bool // or is about to be
 }
 
 const (
@@ -152,6 +154,7 @@ const (
 	socketName  = "runsc-" + containerID + ".sock"
 	pidName     = "pid"
 	logName     = "log"
+	frozenName  = "frozen" // is there while it is
 )
 
 // What a sandbox may take that works.
@@ -169,6 +172,7 @@ func (x *box) place(uid int) place {
 		signal:    x.signal,
 		freeze:    x.freeze,
 		thaw:      x.thaw,
+		frozen:    x.isFrozen.Load,
 		leave:     x.leave,
 	}
 	if x.in != nil {
@@ -370,36 +374,68 @@ func (x *box) wait(h *handle) tenement.Exit {
 	return exitOf(status)
 }
 
-func (x *box) freeze() error { return x.setFrozen(true, (*control).pause) }
-func (x *box) thaw() error   { return x.setFrozen(false, (*control).resume) }
-
-// setFrozen asks once: the sandbox counts, and one that is told to resume without need ends.
-func (x *box) setFrozen(frozen bool, what func(*control, context.Context) error) error {
-	if x.frozen.Swap(frozen) == frozen {
+// freeze goes on even if nobody waits for it any more: a sandbox that is told to resume
+// before it has paused ends. So does one that is told to without need, as it counts; and it
+// tells nobody whether it is paused. So that is written down for the next daemon, before
+// and after: one that is killed in that very instant costs this life of the instance.
+func (x *box) freeze() error {
+	if x.isFrozen.Load() {
 		return nil
 	}
-	err := x.ask(what)
-	if err != nil {
-		x.frozen.Store(!frozen)
+	if err := os.WriteFile(x.mark(), nil, 0o600); err != nil {
+		return err
 	}
+	x.isFrozen.Store(true)
+	told, err := x.ask((*control).pause)
+	switch {
+	case err == nil:
+		return nil
+	case told: // and may yet obey
+		return errors.Join(err, x.thaw())
+	}
+	x.goesOn()
 	return err
+}
+
+func (x *box) thaw() error {
+	if !x.isFrozen.Load() {
+		return nil
+	}
+	if _, err := x.ask((*control).resume); err != nil {
+		return err
+	}
+	x.goesOn()
+	return nil
+}
+
+func (x *box) goesOn() {
+	x.isFrozen.Store(false)
+	x.runtime.host.warn("remove the mark of what was frozen", ignoreMissing(os.Remove(x.mark())))
+}
+
+func (x *box) mark() string { return filepath.Join(x.dir, frozenName) }
+
+func (x *box) isMarked() bool {
+	_, err := os.Stat(x.mark())
+	return err == nil
 }
 
 // ask has the sandbox do something. It is harmless once the main process has ended. Its
 // program is never frozen by cgroup: what the sandbox and its helpers have to say to one
-// another at that instant is lost, and it takes that for an attack and ends.
-func (x *box) ask(what func(*control, context.Context) error) error {
+// another at that instant is lost, and it takes that for an attack and ends. Told: it may
+// have heard, whatever the error says.
+func (x *box) ask(what func(*control, context.Context) error) (told bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), signalTime) //nolint:forbidigo // the caller has none
 	defer cancel()
 	c, err := dialControl(ctx, filepath.Join(x.dir, socketName))
-	if err == nil {
+	if told = err == nil; told {
 		defer c.close()
 		err = what(c, ctx)
 	}
 	if x.over.Load() || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return told, nil
 	}
-	return err
+	return told, err
 }
 
 // signal is for the main process, and harmless once it has ended.

@@ -141,6 +141,9 @@ func end(ctx context.Context, p tenruntime.Process) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
+	if err := p.Thaw(); err != nil { // a frozen one hears it now
+		return err
+	}
 	select {
 	case <-p.Exited():
 	case <-ctx.Done():
@@ -164,6 +167,8 @@ func (i *instance) inherit(f *legacy) {
 	}
 	o.state = f.record.State
 	o.life = newLife(i.sup, i.service, f.process)
+	i.takePlace()
+	o.life.frost.still = f.process.Frozen()
 	o.life.startedAt = f.record.StartedAt
 	// Up to activityPace may have passed before its last use was written down.
 	o.life.gate.usedAt(f.record.ActiveAt.Add(activityPace))
@@ -175,9 +180,16 @@ func (i *instance) inherit(f *legacy) {
 	case o.state == tenement.Starting:
 		i.publish()
 		i.resumeStorage()
+		i.turn()
 		o.life.notify.missed = true
 		o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
 	default:
+		o.record.reason = "" // of an earlier rest
+		o.state = tenement.Ready
+		if o.life.frost.still { // the process knows: the record may be of an instant before
+			o.state = tenement.Frozen
+			o.life.gate.close()
+		}
 		i.serve()
 		i.resumeStorage()
 		i.resumeHealth(f.record.HealthFailures)
@@ -217,7 +229,7 @@ func (i *instance) missed(f *legacy) {
 		err = errors.New("it ended while no daemon was running")
 	}
 	o.state = tenement.Backoff
-	o.hasServed = f.record.State == tenement.Ready
+	o.hasServed = f.record.State == tenement.Ready || f.record.State == tenement.Frozen
 	o.revive = o.hasServed && i.service.Restart.Mode != tenement.RestartNever
 	i.crashed(err)
 }

@@ -37,11 +37,12 @@ func (i *instance) detach() {
 	}
 	if l := o.life; l != nil {
 		l.gate.close()
+		l.finishTurn()
 		l.hurryUp()
 		l.process.Detach()
 		i.sup.setMoved(i.id, l)
 	}
-	i.releaseSlot()
+	i.leaveQueue()
 	moved := i.sup.stopped(i.id)
 	i.failWaiters(moved)
 	for _, done := range o.enders {

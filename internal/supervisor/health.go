@@ -18,7 +18,8 @@ const checkTimeout = 5 * time.Second
 type health struct {
 	timer    *time.Timer
 	verdict  tenement.Health
-	failures int // in a row
+	failures int  // in a row
+	asking   bool // a check is under way
 }
 
 func (i *instance) watchHealth() {
@@ -52,16 +53,18 @@ func (i *instance) stopHealth() {
 // checkHealth asks once. The next check is due an interval after the answer.
 func (i *instance) checkHealth() {
 	if i.own.state == tenement.Ready {
+		i.own.health.asking = true
 		go i.own.life.check(min(checkTimeout, i.service.Health.Interval))
 	}
 }
 
 func (i *instance) onChecked(err error) {
 	o := &i.own
+	h := &o.health
+	h.asking = false
 	if o.state != tenement.Ready || o.life.hasExited() {
 		return
 	}
-	h := &o.health
 	before, failures := h.verdict, h.failures
 	if err == nil {
 		h.failures, h.verdict, o.record.reason = 0, tenement.HealthHealthy, ""
@@ -83,4 +86,5 @@ func (i *instance) onChecked(err error) {
 	}
 	i.publish()
 	h.timer.Reset(i.service.Health.Interval)
+	i.armIdle() // it may have kept the instance from being frozen
 }

@@ -21,9 +21,13 @@ type instance struct {
 	inbox    chan func()
 	shutdown chan struct{} // closed when the daemon stops
 	moved    chan struct{} // closed when another daemon has the instance
-	poke     chan struct{} // receives when nobody holds the owner any more
-	held     atomic.Int64  // callers that need the owner to stay
-	waiting  atomic.Int64  // requests among them
+	poke     chan struct{} // receives when there is something to see below
+
+	// Others change these.
+	held     atomic.Int64          // callers that need the owner to stay
+	waiting  atomic.Int64          // of these, who wait for a process
+	requests atomic.Int64          // of those, requests: not the operator
+	claimed  atomic.Pointer[claim] // it is to make room
 
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see
@@ -38,11 +42,12 @@ type ownership struct {
 	record    record
 	life      *life       // nil without a process
 	timer     *time.Timer // the end of the time allowed for the present state
-	freeSlot  func()      // returns the admission slot; nil without one
-	revive    bool        // to be started again though nobody asks
-	hasServed bool        // the last process was ready before it ended
-	stopping  bool        // the daemon is
-	removal   *removal    // set while it is being deleted
+	ticket    *ticket     // the place of a start in the admission queue, then its slot; nil without one
+	berth     berth
+	revive    bool     // to be started again though nobody asks
+	hasServed bool     // the last process was ready before it ended
+	stopping  bool     // the daemon is
+	removal   *removal // set while it is being deleted
 	health    health
 	storage   storage
 	waiters   []*waiter
@@ -87,6 +92,8 @@ func (i *instance) goOn() {
 		case do := <-i.inbox:
 			do()
 		case <-i.poke:
+			i.reorder()
+			i.onClaim()
 		case <-shutdown:
 			shutdown = nil
 			if i.sup.leaving.Load() {
@@ -94,8 +101,10 @@ func (i *instance) goOn() {
 				return
 			}
 			i.stopForGood()
-		case i.slotWanted() <- struct{}{}:
-			i.start()
+		case <-i.granted():
+			i.onGranted()
+		case gone := <-o.berth.victim.settled():
+			i.onRoomMade(gone)
 		case err := <-o.life.events().probed:
 			i.onProbe(err)
 		case <-o.life.events().drained:
@@ -104,6 +113,8 @@ func (i *instance) goOn() {
 			i.onEnded(err)
 		case err := <-o.life.events().checked:
 			i.onChecked(err)
+		case err := <-o.life.events().turned:
+			i.onTurned(err)
 		case m := <-o.life.events().measured:
 			i.onMeasured(m)
 		case n := <-o.life.events().notices:
@@ -116,6 +127,7 @@ func (i *instance) goOn() {
 			i.onDeadline()
 		}
 	}
+	i.refuseClaim()
 	i.own.timer.Stop()
 	i.own.health.timer.Stop()
 	i.own.storage.timer.Stop()
@@ -130,20 +142,12 @@ func (i *instance) finished() bool {
 	return false
 }
 
-// slotWanted is the admission queue while a start waits in it, else nil.
-func (i *instance) slotWanted() chan<- struct{} {
-	if i.own.state == tenement.Starting && i.own.life == nil {
-		return i.sup.slots
-	}
-	return nil
-}
-
 // events are the channels of a life; all nil, so never ready, without one.
 type events struct {
-	probed, checked, released <-chan error
-	drained                   <-chan struct{}
-	measured                  <-chan measurement
-	notices                   <-chan tenruntime.Notice
+	probed, checked, turned, released <-chan error
+	drained                           <-chan struct{}
+	measured                          <-chan measurement
+	notices                           <-chan tenruntime.Notice
 }
 
 func (l *life) events() events {
@@ -151,8 +155,8 @@ func (l *life) events() events {
 		return events{}
 	}
 	return events{
-		probed: l.probed, checked: l.checked, released: l.released, drained: l.gate.drained, measured: l.measured,
-		notices: l.process.Notices(),
+		probed: l.probed, checked: l.checked, turned: l.turned, released: l.released,
+		drained: l.gate.drained, measured: l.measured, notices: l.process.Notices(),
 	}
 }
 
@@ -233,9 +237,13 @@ func (i *instance) ask(ctx context.Context, do func(answer chan<- error)) error 
 
 // dismiss undoes summon.
 func (i *instance) dismiss() {
-	if i.held.Add(-1) > 0 {
-		return
+	if i.held.Add(-1) == 0 {
+		i.prod()
 	}
+}
+
+// prod has the owner look around, soon. It waits for nothing.
+func (i *instance) prod() {
 	select {
 	case i.poke <- struct{}{}:
 	default:
@@ -255,8 +263,8 @@ func cause(ctx context.Context, id tenement.InstanceID) error {
 // onDeadline: the time allowed for the present state is up.
 func (i *instance) onDeadline() {
 	switch i.own.state {
-	case tenement.Ready:
-		i.sleepIfIdle()
+	case tenement.Ready, tenement.Frozen:
+		i.rest()
 	case tenement.Draining:
 		i.terminate()
 	case tenement.Stopping:

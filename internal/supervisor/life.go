@@ -23,6 +23,7 @@ type life struct {
 	startedAt time.Time
 	wasReady  bool // the owner's
 	notify    notify
+	frost     frost
 
 	fate     atomic.Int32    // who sees to its end: nobody yet, watch, or another daemon
 	noted    int64           // the last use that was written down; of noteActivity alone
@@ -32,6 +33,7 @@ type life struct {
 	probed   chan error // the verdict of the readiness probe
 	checked  chan error // the verdict of one health check
 	measured chan measurement
+	turned   chan error // the outcome of freezing or thawing it
 	released chan error // what Release said: all is over
 }
 
@@ -46,6 +48,7 @@ func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process) *li
 		probed:    make(chan error, 1),
 		checked:   make(chan error, 1),
 		measured:  make(chan measurement, 1),
+		turned:    make(chan error, 1),
 		released:  make(chan error, 1),
 	}
 	l.gate.init()

@@ -73,9 +73,10 @@ func (i *instance) registerOnRequest() error {
 	return i.register()
 }
 
-// Start wakes id and waits until it is ready. Codes as for [Supervisor.Acquire].
+// Start wakes id and waits until it is ready. Starts that a request waits for come
+// first. Codes as for [Supervisor.Acquire].
 func (s *Supervisor) Start(ctx context.Context, id tenement.InstanceID) error {
-	lease, err := s.Acquire(ctx, id)
+	lease, err := s.acquire(ctx, id, false)
 	if err != nil {
 		return err
 	}
@@ -204,11 +205,13 @@ func (i *instance) unregister() error {
 // is unknown. With HealthDegraded comes the error that the check met.
 func (s *Supervisor) Check(ctx context.Context, id tenement.InstanceID) (tenement.Health, error) {
 	var l *life
+	var st tenement.Status
 	if i := s.owner(id); i != nil {
 		l = i.serving.Load()
+		st, _ = i.observe()
 	}
 	switch {
-	case l == nil:
+	case l == nil, st.State == tenement.Frozen:
 		return tenement.HealthUnknown, nil
 	case l.service.Health.Path == "":
 		return tenement.HealthUnchecked, nil

@@ -20,6 +20,11 @@ type Plan struct {
 	FirstUID int
 	// UIDs is how many the block has; 0 = a million.
 	UIDs int
+
+	// MaxAwake bounds the instances that have a process; 0 = it does not.
+	MaxAwake int
+	// MemoryReserve is to be available before anything is started; 0 = that is not asked.
+	MemoryReserve tenement.Bytes
 }
 
 func (p *Plan) pins(id tenement.InstanceID) bool { return slices.Contains(p.Pinned, id) }
@@ -42,6 +47,7 @@ func (s *Supervisor) Reconfigure(ctx context.Context, p Plan) error {
 		_ = i.send(ctx, i.reconsider) // fails when the caller has gone: then the next deadline finds it out
 		i.dismiss()
 	}
+	s.trim()
 	s.startPinned(slices.DeleteFunc(slices.Clone(p.Pinned), before.pins))
 	return nil
 }

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -37,19 +38,20 @@ func TestRandomTriggers(t *testing.T) {
 				}
 				group.Wait()
 			}, withScript(script), withService(func(s *tenement.Service) {
+				s.Timeouts.Freeze = time.Second
 				s.Timeouts.Idle = 3 * time.Second
 				s.Timeouts.Drain = time.Second
 				s.Timeouts.Stop = 2 * time.Second
 				s.Timeouts.Startup = 2 * time.Second
 				s.Timeouts.Wake = 5 * time.Second
-			}))
+			}), maxAwake(int(seed%3))) // 0 = no bound, and two instances need two places
 		})
 	}
 }
 
 func randomBehaviour(r *rand.Rand) runtimetest.Behaviour {
 	b := runtimetest.Behaviour{Boot: time.Duration(r.Int64N(int64(time.Second)))}
-	switch r.IntN(8) {
+	switch r.IntN(12) {
 	case 0:
 		b.StartError = &tenement.Error{Code: tenement.CodeUnavailable, Op: "start"}
 	case 1:
@@ -61,6 +63,14 @@ func randomBehaviour(r *rand.Rand) runtimetest.Behaviour {
 		b.TermTime = -1
 	case 4:
 		b.Release = time.Duration(r.Int64N(int64(3 * time.Second)))
+	case 5:
+		b.FreezeTime, b.Stubborn = time.Duration(r.Int64N(int64(3*time.Second))), r.IntN(2) == 0
+	case 6:
+		b.ThawTime = time.Duration(r.Int64N(int64(time.Second)))
+	case 7:
+		b.FreezeError = errors.New("does not freeze")
+	case 8:
+		b.ThawError = errors.New("does not thaw")
 	}
 	return b
 }
@@ -91,6 +101,8 @@ func (w *world) act(r *rand.Rand, group *sync.WaitGroup) {
 			for _, p := range w.fake.Live(id) {
 				p.End(crash)
 			}
+		case 9:
+			w.evict("chance")
 		default:
 			w.visit(ctx, id, hold)
 		}

@@ -17,7 +17,8 @@ type record struct {
 	retryAt    time.Time   // of Backoff and Failed
 	reason     string      // why it is not ready, for operators
 	oomKills   int         // ever
-	saved      bool        // the registry holds a failure of it
+	evicted    bool        // the reason is that it made room for others
+	saved      bool        // the registry holds a failure or a reason of it
 	broken     error       // the registry could not be read
 }
 
@@ -88,14 +89,14 @@ func (r *record) forgive() {
 func (i *instance) saveFailure() {
 	r := &i.own.record
 	i.own.record.recentCrashes(i.service.Restart.Window)
+	worthSaving := len(r.crashes) > 0 || r.evicted
 	var failure tenement.Failure
-	if len(r.crashes) > 0 {
+	if worthSaving {
 		failure = tenement.Failure{Crashes: r.crashes, Reason: r.reason}
 	}
 	if i.own.state == tenement.Failed {
 		failure.RetryAt = r.retryAt
 	}
-	worthSaving := len(failure.Crashes) > 0
 	if !r.registered || !worthSaving && !r.saved {
 		return
 	}

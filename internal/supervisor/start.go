@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"tenement"
@@ -22,16 +21,12 @@ const slotTime = 500 * time.Millisecond
 func (i *instance) begin(t tenement.Trigger) {
 	i.own.goal = tenement.GoalRun
 	i.step(t)
+	i.queue()
 }
 
 // start runs with the admission slot just obtained.
 func (i *instance) start() {
-	free := sync.OnceFunc(func() { <-i.sup.slots })
-	giveUp := time.AfterFunc(slotTime, free)
-	i.own.freeSlot = func() {
-		giveUp.Stop()
-		free()
-	}
+	i.own.ticket.expireAfter(slotTime)
 	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
 		i.service = s
 	}
@@ -54,7 +49,8 @@ func (i *instance) start() {
 }
 
 func (i *instance) launchFailed(err error) {
-	i.releaseSlot()
+	i.leaveQueue()
+	i.leaveRoom()
 	i.step(tenement.Exited)
 	i.own.hasServed = false
 	var full *tenement.Error
@@ -96,13 +92,6 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	return newLife(i.sup, i.service, p), how, nil
 }
 
-func (i *instance) releaseSlot() {
-	if i.own.freeSlot != nil {
-		i.own.freeSlot()
-		i.own.freeSlot = nil
-	}
-}
-
 // onProbe takes the verdict on a starting process. One that has exited meanwhile is
 // dealt with when its end is reported.
 func (i *instance) onProbe(err error) {
@@ -118,8 +107,8 @@ func (i *instance) onProbe(err error) {
 		})
 		return
 	}
-	i.releaseSlot()
-	o.record.reason = ""
+	i.leaveQueue()
+	o.record.reason, o.record.evicted = "", false
 	o.life.gate.touch()
 	i.serve()
 	i.watchHealth()
@@ -150,6 +139,9 @@ func (i *instance) misbehaved(err error) {
 // been idle for long enough.
 func (i *instance) armIdle() {
 	limit := i.service.Timeouts.Idle
+	if i.mayFreeze() {
+		limit = i.service.Timeouts.Freeze
+	}
 	if limit == 0 || i.sup.plan.Load().pins(i.id) {
 		i.own.timer.Stop()
 		return
@@ -157,10 +149,27 @@ func (i *instance) armIdle() {
 	i.own.timer.Reset(max(limit-i.own.life.gate.idle(), time.Millisecond))
 }
 
+// rest follows upon a time without traffic.
+func (i *instance) rest() {
+	idle, limits := i.own.life.gate.idle(), i.service.Timeouts
+	switch {
+	case limits.Idle > 0 && idle >= limits.Idle:
+		i.sleepIfIdle()
+	case i.mayFreeze() && idle >= limits.Freeze:
+		i.freeze()
+	default:
+		i.armIdle()
+	}
+}
+
 func (i *instance) sleepIfIdle() {
 	o := &i.own
 	if i.sup.Store.Refused() != nil { // it could not be woken
 		o.timer.Reset(diskPause)
+		return
+	}
+	if o.state == tenement.Frozen {
+		i.stop(tenement.GoalIdle, nil)
 		return
 	}
 	if o.life.gate.idle() < i.service.Timeouts.Idle || !o.life.gate.closeIfIdle() {

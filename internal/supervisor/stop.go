@@ -22,6 +22,8 @@ func (i *instance) stop(goal tenement.Goal, done chan<- error) {
 	case tenement.Starting:
 		o.goal = goal
 		if o.life == nil { // still queueing
+			i.leaveQueue()
+			i.leaveRoom()
 			i.step(trigger)
 			i.step(tenement.Exited)
 			i.settle()
@@ -33,6 +35,10 @@ func (i *instance) stop(goal tenement.Goal, done chan<- error) {
 		o.life.gate.close()
 		i.step(trigger)
 		o.timer.Reset(i.service.Timeouts.Drain)
+	case tenement.Frozen:
+		o.goal = goal
+		i.step(trigger)
+		i.terminate()
 	case tenement.Draining, tenement.Stopping:
 		o.goal = goal
 	case tenement.Asleep:
@@ -71,12 +77,13 @@ func (i *instance) onDrained() {
 // its tree, stop_timeout to do so.
 func (i *instance) terminate() {
 	o := &i.own
-	i.releaseSlot()
+	i.leaveQueue()
 	i.stopHealth()
 	o.life.gate.close()
 	o.life.transport.CloseIdleConnections()
 	o.life.told.Store(true)
 	i.step(tenement.Deadline)
+	i.turn() // what is frozen hears SIGTERM when it goes on
 	i.noteProcess()
 	limit := i.service.Timeouts.Stop
 	if limit == 0 {
@@ -114,7 +121,7 @@ func (i *instance) onEnded(err error) {
 		i.sup.Log.Error("end of a process", "instance", i.id, "error", err)
 	}
 	i.serving.Store(nil)
-	i.releaseSlot()
+	i.leaveQueue()
 	i.stopHealth()
 	o.storage.timer.Stop()
 	o.timer.Stop()
@@ -123,6 +130,7 @@ func (i *instance) onEnded(err error) {
 	fault.Point(fault.Forgotten)
 	ended := o.life
 	o.life = nil
+	i.leaveRoom()
 	if ended.process.Exit().OOM {
 		i.countOOMKill()
 	}
@@ -150,6 +158,7 @@ func (i *instance) settle() {
 	switch {
 	case o.state == tenement.Starting: // a restart: queued
 		o.goal = tenement.GoalRun
+		i.queue()
 	case len(o.waiters) == 0:
 	case o.state == tenement.Asleep && o.record.registered && !o.stopping:
 		if i.wanted() {

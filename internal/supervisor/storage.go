@@ -32,6 +32,7 @@ const (
 // storage is the state of an instance's measurements.
 type storage struct {
 	timer *time.Timer
+	due   bool            // a measurement is, that was put off because the instance is frozen
 	full  *tenement.Error // why nothing is started and no request is taken up; nil otherwise
 }
 
@@ -140,6 +141,10 @@ func (i *instance) resumeStorage() {
 }
 
 func (i *instance) measureStorage() {
+	if i.own.state == tenement.Frozen { // which stores nothing
+		i.own.storage.due = true
+		return
+	}
 	if l := i.own.life; l != nil {
 		go l.measure(i.sup, i.id)
 	}

@@ -23,7 +23,7 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Log is required.
+// Config is what a supervisor works with. Every field but Memory and Log is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -40,6 +40,7 @@ type Config struct {
 
 	MaxStarting int // processes being started at once; 0 = one per core, at least 2
 	MaxWaiting  int // requests held at once, in all
+	Memory      Memory
 	Log         *slog.Logger
 }
 
@@ -47,9 +48,10 @@ type Config struct {
 type Supervisor struct {
 	Config
 	plan    atomic.Pointer[Plan]
-	slots   chan struct{} // one element per process being started
-	waiting atomic.Int64  // requests held, of all instances
+	waiting atomic.Int64 // requests held, of all instances
 
+	admission admission
+	room      room
 	measuring chan struct{} // one element while a data directory is measured
 
 	behind atomic.Bool // the store was not told something that it is to know
@@ -81,8 +83,8 @@ func New(c Config) *Supervisor {
 	}
 	s := &Supervisor{
 		Config: c,
-		slots:  make(chan struct{}, c.MaxStarting),
 
+		admission: admission{free: c.MaxStarting},
 		measuring: make(chan struct{}, 1),
 
 		awake: make(map[tenement.InstanceID]*instance),
@@ -107,7 +109,9 @@ func (s *Supervisor) Run(ctx context.Context, ready chan<- struct{}) error {
 		return err
 	}
 	close(ready)
+	s.trim()
 	s.startPinned(pinned)
+	s.goUnlessClosed(func() { s.relieve(ctx) })
 	s.noteActivity(ctx)
 	s.close()
 	s.owners.Wait()
@@ -157,14 +161,20 @@ func (s *Supervisor) close() {
 // release it. The wait is bounded by ctx and by the service's wake timeout.
 //
 // Codes: not_found; suspended; unavailable, with RetryAfter, when it cannot be
-// started now; full when too many requests are held; timeout; canceled.
+// started now; full when too many requests are held, or when all that is awake is
+// in use and leaves no room; timeout; canceled.
 func (s *Supervisor) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	return s.acquire(ctx, id, true)
+}
+
+// acquire is Acquire; request is false when only the operator waits.
+func (s *Supervisor) acquire(ctx context.Context, id tenement.InstanceID, request bool) (tenement.Lease, error) {
 	if i := s.owner(id); i != nil {
 		if l := i.serving.Load(); l != nil && l.enter() {
 			return l, nil
 		}
 	}
-	return s.await(ctx, id)
+	return s.await(ctx, id, request)
 }
 
 // owner is the owner of id, or nil. It may end at any time: only summon holds it.
@@ -175,7 +185,7 @@ func (s *Supervisor) owner(id tenement.InstanceID) *instance {
 }
 
 // await is the slow half of Acquire: the instance is not ready.
-func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID, request bool) (tenement.Lease, error) {
 	service := s.service(id)
 	if service == nil {
 		return nil, Unknown(id)
@@ -199,6 +209,10 @@ func (s *Supervisor) await(ctx context.Context, id tenement.InstanceID) (tenemen
 		return nil, err
 	}
 	defer i.dismiss()
+	if request {
+		i.requests.Add(1)
+		defer i.requestGone()
+	}
 	return i.wait(ctx)
 }
 

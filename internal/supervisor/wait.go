@@ -22,6 +22,13 @@ type answer struct {
 	err  error
 }
 
+// requestGone: a request has its answer, or has given up.
+func (i *instance) requestGone() {
+	if i.requests.Add(-1) == 0 {
+		i.prod()
+	}
+}
+
 // wait holds a request until there is a process to lease, or an error. That it gives
 // up changes nothing for the start it may have caused.
 func (i *instance) wait(ctx context.Context) (tenement.Lease, error) {
@@ -93,10 +100,14 @@ func (i *instance) join(w *waiter) {
 		}
 	case tenement.Ready:
 		if !w.grant(o.life) {
-			i.enqueue(w) // it has just ended by itself
+			i.enqueue(w) // it has just ended by itself, or is being thawed
 		}
+	case tenement.Frozen:
+		i.enqueue(w)
+		i.thaw()
 	default:
 		i.enqueue(w)
+		i.reorder()
 	}
 }
 

@@ -192,6 +192,10 @@ func (w *world) shutDown() {
 	if n := w.waiting.Load(); n != 0 {
 		w.t.Errorf("%d requests are still counted as waiting", n)
 	}
+	w.admission.wantEmpty(w.t, w.MaxStarting)
+	if n := w.room.taken.Load(); n != 0 {
+		w.t.Errorf("%d places are still taken", n)
+	}
 	for _, closer := range w.closers {
 		if err := closer(); err != nil {
 			w.t.Error(err)
@@ -205,12 +209,20 @@ func (w *world) invariants() {
 	if doubled := w.fake.Doubled(); len(doubled) > 0 {
 		w.t.Errorf("more than one live process at a time: %v", doubled)
 	}
+	if most, n := w.plan.Load().MaxAwake, w.fake.LiveTotal(); most > 0 && n > most {
+		w.t.Errorf("%d processes live, and max_awake is %d", n, most)
+	}
 	for _, st := range w.Awake() {
 		if st.Leases < 0 || st.Waiting < 0 {
 			w.t.Errorf("%s: %d leases, %d waiting", st.ID, st.Leases, st.Waiting)
 		}
 		if st.Leases > 0 && !st.State.HasProcess() {
 			w.t.Errorf("%s is %s with %d leases", st.ID, st.State, st.Leases)
+		}
+		for _, p := range w.fake.Live(st.ID) {
+			if st.Leases > 0 && p.Frozen() {
+				w.t.Errorf("%s is %s with %d leases on what is frozen", st.ID, st.State, st.Leases)
+			}
 		}
 	}
 }

@@ -147,6 +147,15 @@ func TestOperationsDocument(t *testing.T) {
 	}
 }
 
+func TestProfileOfTheDaemon(t *testing.T) {
+	t.Parallel()
+	d := founding(t)
+	script := strings.ReplaceAll(block(t, "docs/operations.md", "sh", "ten profile"), "/tmp", t.TempDir())
+	if out := d.shell(script); !strings.Contains(out, "Type: cpu") {
+		t.Errorf("printed:\n%s", out)
+	}
+}
+
 func TestLogsDocument(t *testing.T) {
 	t.Parallel()
 	d := founding(t)

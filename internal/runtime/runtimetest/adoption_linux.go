@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,7 @@ var adoption = []struct {
 	{"adopt ends what cannot be trusted", testAdoptUntrusted},
 	{"adopt what was detached", testDetach},
 	{"adopt and hear notices", testAdoptedNotices},
+	{"adopt what is frozen", testAdoptFrozen},
 }
 
 // Lines is a runtime.Sink that takes whole lines. It may be read concurrently.
@@ -329,4 +331,29 @@ func testAdoptedNotices(t *testing.T, b *bench) {
 	if got := Within(t, "notice", p.Notices()); got != (runtime.Notice{Stopping: true}) {
 		t.Errorf("heard %+v", got)
 	}
+}
+
+// testAdoptFrozen: it stays so until somebody wants it, and then goes on as often as need be.
+func testAdoptFrozen(t *testing.T, b *bench) {
+	first := b.ready(b.spec("alice", TenantCommand()...))
+	b.freeze(first)
+	first.Detach()
+	p := b.adopt(first.Ref(), Discard{}, Discard{})
+	for range 2 {
+		if !p.Frozen() {
+			t.Error("it is not known to be frozen")
+		}
+		if err := b.ask(p, "/", 50*time.Millisecond); err == nil {
+			t.Error("what is frozen answers")
+		}
+		if err := p.Thaw(); err != nil || p.Frozen() {
+			t.Fatalf("frozen: %t, %v", p.Frozen(), err)
+		}
+		if got := b.get(p, "/"); got != "api:alice" {
+			t.Errorf("thawed it answers %q", got)
+		}
+		b.freeze(p)
+	}
+	b.end(p)
+	Within(t, "exit", first.Exited())
 }

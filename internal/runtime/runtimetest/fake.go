@@ -28,6 +28,12 @@ type Behaviour struct {
 	ExitStatus int
 	TermTime   time.Duration // from SIGTERM to its end; < 0 = it ignores SIGTERM
 	Release    time.Duration // that the rest of its tree takes to end
+
+	FreezeTime  time.Duration // that it takes to stand still; < 0 = it never does
+	Stubborn    bool          // a freeze cannot be called off
+	FreezeError error
+	ThawTime    time.Duration
+	ThawError   error
 }
 
 // Fake is a runtime whose processes are goroutines, for tests in virtual time. Its
@@ -146,9 +152,10 @@ type FakeProcess struct {
 	exit   tenement.Exit
 	ended  bool
 	booted bool
-	Terms  int // SIGTERMs received
+	Terms  int           // SIGTERMs received
+	frozen chan struct{} // closed when it goes on; nil while it runs
 
-	Detached, Released atomic.Int32 // how often
+	Detached, Released, Freezes atomic.Int32 // how often
 }
 
 func (p *FakeProcess) run() {
@@ -162,7 +169,11 @@ func (p *FakeProcess) run() {
 			p.End(tenement.Exit{Status: p.behaviour.ExitStatus, Known: true})
 		})
 	}
-	server := &http.Server{Handler: p.behaviour.Handler, ReadHeaderTimeout: time.Hour}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.awaitThaw()
+		p.behaviour.Handler.ServeHTTP(w, r)
+	})
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Hour}
 	go func() { _ = server.Serve(connListener{p}) }()
 	go func() {
 		<-p.exited
@@ -251,7 +262,10 @@ func (p *FakeProcess) Signal(sig os.Signal) error {
 	p.Terms++
 	p.mu.Unlock()
 	if p.behaviour.TermTime >= 0 {
-		time.AfterFunc(p.behaviour.TermTime, func() { p.End(tenement.Exit{Known: true}) })
+		go func() {
+			p.awaitThaw()
+			time.AfterFunc(p.behaviour.TermTime, func() { p.End(tenement.Exit{Known: true}) })
+		}()
 	}
 	return nil
 }
@@ -262,11 +276,73 @@ func (p *FakeProcess) Kill() error {
 	return nil
 }
 
-// Freeze implements runtime.Process; nothing stands still.
-func (p *FakeProcess) Freeze() error { return nil }
+// Freeze implements runtime.Process: no request is answered and no SIGTERM heard until
+// Thaw. What the Behaviour says of its end comes all the same, as an OOM kill does.
+func (p *FakeProcess) Freeze(ctx context.Context) error {
+	p.Freezes.Add(1)
+	if p.behaviour.Stubborn {
+		ctx = context.WithoutCancel(ctx)
+	}
+	if err := p.behaviour.FreezeError; err != nil {
+		return err
+	}
+	var stands <-chan time.Time
+	if p.behaviour.FreezeTime >= 0 {
+		stands = time.After(p.behaviour.FreezeTime)
+	}
+	select {
+	case <-stands:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.exited:
+		return errors.New("it has ended")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen == nil {
+		p.frozen = make(chan struct{})
+	}
+	return nil
+}
 
 // Thaw implements runtime.Process.
-func (p *FakeProcess) Thaw() error { return nil }
+func (p *FakeProcess) Thaw() error {
+	if err := p.behaviour.ThawError; err != nil {
+		return err
+	}
+	select {
+	case <-time.After(p.behaviour.ThawTime):
+	case <-p.exited:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen != nil {
+		close(p.frozen)
+		p.frozen = nil
+	}
+	return nil
+}
+
+// Frozen implements runtime.Process.
+func (p *FakeProcess) Frozen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.frozen != nil
+}
+
+// awaitThaw returns when p runs, or has ended.
+func (p *FakeProcess) awaitThaw() {
+	p.mu.Lock()
+	frozen := p.frozen
+	p.mu.Unlock()
+	if frozen == nil {
+		return
+	}
+	select {
+	case <-frozen:
+	case <-p.exited:
+	}
+}
 
 // Usage implements runtime.Process.
 func (p *FakeProcess) Usage() (tenement.Usage, error) { return tenement.Usage{Tasks: 1}, nil }

@@ -68,17 +68,24 @@ func (b *bench) ask(p runtime.Process, path string, limit time.Duration) error {
 	return err
 }
 
+func (b *bench) freeze(p runtime.Process) {
+	b.t.Helper()
+	if err := p.Freeze(b.t.Context()); err != nil || !p.Frozen() {
+		b.t.Fatalf("frozen: %t, %v", p.Frozen(), err)
+	}
+}
+
 func testFreeze(t *testing.T, b *bench) {
 	p := b.ready(b.spec("alice", TenantCommand()...))
 	for range 2 { // and once more
-		if err := p.Freeze(); err != nil {
-			t.Fatal(err)
-		}
+		b.freeze(p)
 		if err := b.ask(p, "/", 50*time.Millisecond); err == nil {
 			t.Error("what is frozen answers")
 		}
-		if err := p.Thaw(); err != nil {
-			t.Fatal(err)
+		for range 2 { // the second one without need
+			if err := p.Thaw(); err != nil || p.Frozen() {
+				t.Fatalf("frozen: %t, %v", p.Frozen(), err)
+			}
 		}
 		if got := b.get(p, "/"); got != "api:alice" {
 			t.Errorf("thawed it answers %q", got)
@@ -89,9 +96,7 @@ func testFreeze(t *testing.T, b *bench) {
 func testKillFrozen(t *testing.T, b *bench) {
 	p := b.ready(b.spec("alice", TenantCommand("-ignore-term")...))
 	child := b.child(p, "")
-	if err := p.Freeze(); err != nil {
-		t.Fatal(err)
-	}
+	b.freeze(p)
 	if err := p.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +104,23 @@ func testKillFrozen(t *testing.T, b *bench) {
 	Eventually(t, "end of the child", func() bool { return !b.lives(p.Ref(), child) })
 	if err := p.Thaw(); err != nil {
 		t.Errorf("thaw what has ended: %v", err)
+	}
+}
+
+// testTerminateFrozen: what it is told meanwhile it hears when it goes on.
+func testTerminateFrozen(t *testing.T, b *bench) {
+	s := b.spec("alice", TenantCommand()...)
+	p := b.ready(s)
+	b.freeze(p)
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	Within(t, "exit", p.Exited())
+	if _, err := os.Stat(filepath.Join(s.DataDir, "terminated")); err != nil || p.Exit().Failed() {
+		t.Errorf("exit %s, %v", p.Exit(), err)
 	}
 }
 

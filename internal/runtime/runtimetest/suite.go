@@ -30,6 +30,7 @@ func Suite(t *testing.T, kinds map[string]Opener, kind string) {
 	}{
 		{"freeze and thaw", testFreeze},
 		{"kill ends what is frozen", testKillFrozen},
+		{"what is frozen is told to end", testTerminateFrozen},
 		{"kill ends a tree that forks on", testKillForking},
 		{"usage", testUsage},
 		{"open files", testOpenFiles},

@@ -58,6 +58,7 @@ func TenantMain() {
 //	/fork?n=N          starts up to N children, answers how many and why not more
 //	/hop               starts a process that gives place to its child for ever, and
 //	                   writes each time to $DATA_DIR/hops
+//	/tick              begins to count milliseconds in $DATA_DIR/ticks
 //	/sse?n=&every=     n events, one every so often; n=0: until the client leaves
 //	/ws                WebSocket echo
 //
@@ -184,6 +185,7 @@ func tenantMux() *http.ServeMux {
 	})
 	flood(mux)
 	exhaust(mux)
+	mux.HandleFunc("/tick", startTicking)
 	mux.HandleFunc("/sse", serveEvents)
 	mux.HandleFunc("/ws", echoWebSocket)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -207,6 +209,24 @@ func flood(mux *http.ServeMux) {
 		}()
 	})
 	mux.HandleFunc("/flooded", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, printed.Load()) })
+}
+
+func startTicking(w http.ResponseWriter, _ *http.Request) {
+	file, err := os.OpenFile(filepath.Join(os.Getenv("DATA_DIR"), "ticks"), os.O_CREATE|os.O_WRONLY, 0o600)
+	n := 1_000_000 // of as many digits as those that follow: the file is never half a number
+	if err == nil {
+		_, err = file.WriteAt([]byte(strconv.Itoa(n)), 0)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	go func() {
+		for range time.Tick(time.Millisecond) {
+			n++
+			_, _ = file.WriteAt([]byte(strconv.Itoa(n)), 0) // if it fails, the number stays
+		}
+	}()
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
