@@ -87,7 +87,7 @@ func runsSuites(t *testing.T) {
 	const require = "root,cgroup,controllers"
 	suite(t, "cgroup.test", "Limits|Refused|Missing|Freeze", require, "")
 	below := keepsSuites(t)
-	suite(t, "runtime.test", "^TestNamespace$$", require, below)
+	suite(t, "runtime.test", "^TestNamespace$$", require+",bpf", below)
 	suite(t, "runtime.test", "^TestWithoutRoot$$", require, below)
 	suite(t, "runtime.test", "TestHostWithCgroups/^(freeze_and_thaw|kill_ends_what_is_frozen|usage|out_of_memory|a_child.*|processes|share_of.*|weights)$$", require, below)
 	run(t, "systemctl", "stop", "suite-keeper")
