@@ -224,6 +224,18 @@ func TestEndOfWhatIsFrozen(t *testing.T) {
 	}
 }
 
+// TestFrozenMakesRoom for what is started, and sleeps in good order.
+func TestFrozenMakesRoom(t *testing.T) {
+	simulate(t, func(w *world) {
+		p := w.frozen(alice)
+		w.wake(bob)
+		w.wantAwake(bob)
+		if p.Terms != 1 || p.Exit().Failed() {
+			t.Errorf("%d SIGTERM, %s", p.Terms, p.Exit())
+		}
+	}, freezing(), maxAwake(1))
+}
+
 func TestWhatIsFrozenAndIgnoresTermIsKilled(t *testing.T) {
 	simulate(t, func(w *world) {
 		p := w.frozen(alice)
