@@ -8,10 +8,10 @@ BENCH   ?= .
 PACKAGE ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt vet lint cross tidy fuzz bench clean cc
+.PHONY: help build run test check fmt vet lint cross tidy fuzz bench microbench clean cc
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/ten
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ten ./cmd/ten
@@ -44,6 +44,7 @@ cross:
 tidy:
 	$(GO) mod tidy -diff
 	$(GO) -C tools mod tidy -diff
+	$(GO) -C bench/peers/caddy mod tidy -diff
 
 fuzz: ## run each fuzz target for FUZZ=20s
 	@set -e; for file in $$(grep -rl '^func Fuzz' --include='*_test.go' .); do \
@@ -53,7 +54,11 @@ fuzz: ## run each fuzz target for FUZZ=20s
 		done; \
 	done
 
-bench: ## run the benchmarks whose names match BENCH=.
+bench: ## measure beside nginx and others: SUITE=proxy,wake,… QUICK=1 (docs/performance.md)
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./bench
+	PATH="$$PATH:$$(test -n "$(QUICK)" || tools/runsc.sh)" bin/bench -suite "$(SUITE)" $(if $(QUICK),-quick -results bin)
+
+microbench: ## run Go's benchmarks whose names match BENCH=.
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PACKAGE)
 
 clean: ## remove what was built, the tools and the examples' data included

@@ -20,7 +20,7 @@ const (
 	CodeConflict        Code = "conflict"        // not in the present state
 	CodeSuspended       Code = "suspended"       // switched off by the operator
 	CodeUnavailable     Code = "unavailable"     // the instance cannot be started now
-	CodeFull            Code = "full"            // a bound on waiting work is reached
+	CodeFull            Code = "full"            // a bound on waiting work, or on what is awake, is reached
 	CodeStorageFull     Code = "storage_full"    // the instance has used up its storage quota
 	CodeTimeout         Code = "timeout"         // the tenant took too long
 	CodeBroken          Code = "broken"          // the tenant broke off

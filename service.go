@@ -43,6 +43,15 @@ const (
 	ListenFD   ListenMode = "fd"   // we, before the program starts: it gets it as descriptor 3 (sd_listen_fds(3))
 )
 
+// ReadyMode says how it is found out that a process is ready.
+type ReadyMode string
+
+// The ready modes.
+const (
+	ReadyProbe  ReadyMode = "probe"  // we ask it
+	ReadyNotify ReadyMode = "notify" // it says so (sd_notify(3))
+)
+
 // CreateMode says who may register an instance.
 type CreateMode string
 
@@ -66,6 +75,7 @@ type Service struct {
 	Egress    Egress
 	Limits    Limits
 	Listen    ListenMode
+	Ready     ReadyMode
 	Health    HealthCheck
 	Timeouts  Timeouts
 	Restart   RestartPolicy

@@ -71,6 +71,7 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"writable", s.Writable},
 		{"egress", s.Egress},
 		{"listen", s.Listen},
+		{"ready", s.Ready},
 		{"health", s.Health.Path},
 		{"health_check_interval", seconds(s.Health.Interval)},
 		{"freeze_timeout", seconds(s.Timeouts.Freeze)},

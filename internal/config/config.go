@@ -35,7 +35,7 @@ type Config struct {
 	// API then answers on the socket only.
 	AdminHost string
 
-	MaxStarting int // starts at once; 0 = the number of cores
+	MaxStarting int // starts at once; 0 = the number of cores, and one
 	MaxWaiting  int // requests held by wakes, in all; > 0
 	MaxAwake    int // instances that have a process; 0 = no bound
 	FirstUID    int // of the million that instances' own uids are taken from; 0 = the registry chooses

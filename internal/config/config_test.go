@@ -95,6 +95,7 @@ LIMIT = 1_000
 [service.web]
 command = "./web"
 listen = "fd"
+ready = "notify"
 
 [service.backoffice]
 command = "./backoffice"
@@ -124,14 +125,14 @@ func TestContract(t *testing.T) {
 		return &tenement.Service{
 			Name: name, Command: templates("./" + name), Env: map[string]tenement.Template{},
 			Workdir: tenement.MustTemplate("/etc/tenement"), Isolation: DefaultIsolation(), Egress: tenement.EgressAllow,
-			Listen:   tenement.ListenPort,
+			Listen: tenement.ListenPort, Ready: tenement.ReadyProbe,
 			Health:   tenement.HealthCheck{Interval: 20 * time.Second},
 			Timeouts: defaultTimeouts, Restart: policy, Create: tenement.CreateExplicit, Persist: true,
 			DataDir: "/var/lib/tenement/" + name,
 		}
 	}
 	web := plainService("web")
-	web.Listen = tenement.ListenFD
+	web.Listen, web.Ready = tenement.ListenFD, tenement.ReadyNotify
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
 		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
@@ -148,7 +149,7 @@ func TestContract(t *testing.T) {
 					"LIMIT":    tenement.MustTemplate("1000"),
 				},
 				Workdir:   tenement.MustTemplate("/srv/api"),
-				Isolation: tenement.IsolationSandbox, Egress: tenement.EgressDeny, Listen: tenement.ListenPort,
+				Isolation: tenement.IsolationSandbox, Egress: tenement.EgressDeny, Listen: tenement.ListenPort, Ready: tenement.ReadyProbe,
 				Readable: []string{"/etc/tenement/shared", "/srv/assets"}, Writable: []string{"/srv/uploads"},
 				Health: tenement.HealthCheck{Path: "/health", Interval: 20 * time.Second},
 				Timeouts: tenement.Timeouts{
@@ -198,7 +199,7 @@ DATA_DIR = "{data_dir}/{id}"
 			Name: "api", Command: templates("python3", "app.py"),
 			Env:     map[string]tenement.Template{"DATA_DIR": tenement.MustTemplate("{data_dir}/{id}")},
 			Workdir: tenement.MustTemplate("/srv/app"), Isolation: DefaultIsolation(), Egress: tenement.EgressAllow,
-			Listen:   tenement.ListenPort,
+			Listen: tenement.ListenPort, Ready: tenement.ReadyProbe,
 			Health:   tenement.HealthCheck{Path: "/health", Interval: 10 * time.Second},
 			Timeouts: defaultTimeouts,
 			Restart: tenement.RestartPolicy{

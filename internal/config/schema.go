@@ -99,7 +99,7 @@ var schema = []key{
 	{inService, "io_weight", limitKind(1, maxWeight), func(d *draft, v value) { d.service.Limits.IOWeight = v.whole }},
 	{inService, "open_files_limit", limitKind(minFiles, maxFiles), func(d *draft, v value) { d.service.Limits.OpenFiles = v.whole }},
 	{inService, "listen", listen, func(d *draft, v value) { d.service.Listen = tenement.ListenMode(v.text) }},
-	{section: inService, name: "ready"},
+	{inService, "ready", ready, func(d *draft, v value) { d.service.Ready = tenement.ReadyMode(v.text) }},
 	{inService, "readable", array, func(d *draft, v value) { d.readPaths("readable", v, &d.service.Readable) }},
 	{inService, "writable", array, func(d *draft, v value) { d.readPaths("writable", v, &d.service.Writable) }},
 	{inService, "egress", egress, func(d *draft, v value) { d.service.Egress = tenement.Egress(v.text) }},
@@ -116,6 +116,7 @@ var (
 	isolation = oneOf(tenement.IsolationProcess, tenement.IsolationNamespace, tenement.IsolationSandbox)
 	egress    = oneOf(tenement.EgressAllow, tenement.EgressDeny)
 	listen    = oneOf(tenement.ListenPort, tenement.ListenFD)
+	ready     = oneOf(tenement.ReadyProbe, tenement.ReadyNotify)
 	restart   = oneOf(tenement.RestartAlways, tenement.RestartOnFailure, tenement.RestartNever)
 	create    = oneOf(tenement.CreateExplicit, tenement.CreateOnRequest)
 )

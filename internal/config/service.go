@@ -43,6 +43,7 @@ func (d *draft) readService(n *node) {
 		Isolation: d.isolation,
 		Egress:    tenement.EgressAllow,
 		Listen:    tenement.ListenPort,
+		Ready:     tenement.ReadyProbe,
 		Timeouts: tenement.Timeouts{
 			Idle: 300 * time.Second, Startup: 10 * time.Second, Request: 30 * time.Second,
 			Drain: 10 * time.Second, Stop: 10 * time.Second,
@@ -109,6 +110,9 @@ func (d *draft) checkIsolation(said given) {
 	s := d.service
 	if s.Isolation == tenement.IsolationProcess && s.Egress == tenement.EgressDeny {
 		d.mistake(said["egress"].at, `set isolation = "namespace" or "sandbox"`, "egress = \"deny\" is not possible with isolation = \"process\"")
+	}
+	if s.Isolation == tenement.IsolationSandbox && s.Ready == tenement.ReadyNotify {
+		d.mistake(said["ready"].at, `leave it away, or set isolation = "namespace"`, "ready = \"notify\" is not possible with isolation = \"sandbox\": nothing of this machine can be reached from a sandbox")
 	}
 	if s.Isolation == tenement.IsolationSandbox && s.Listen == tenement.ListenFD {
 		d.mistake(said["listen"].at, `let the program listen on PORT, or set isolation = "namespace"`, "listen = \"fd\" is not possible with isolation = \"sandbox\": a socket of this machine's kernel is of no use to gVisor's")

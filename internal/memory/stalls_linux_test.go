@@ -26,7 +26,7 @@ func TestStallsUntilTheEnd(t *testing.T) {
 	}
 }
 
-// TestWaitTellsOfEachStall has an eventfd in the kernel's place.
+// TestWaitTellsOfEachStall has a socket in the place of the kernel's file.
 func TestWaitTellsOfEachStall(t *testing.T) {
 	t.Parallel()
 	stall, end, err := os.Pipe()

@@ -121,14 +121,9 @@ func (n *Namespace) dialForGood(ctx context.Context, to netip.AddrPort) (conn *n
 	return conn, err
 }
 
-// Listen gives a socket that listens on a TCP port of the namespace's 127.0.0.1. The
-// caller closes it.
-func (n *Namespace) Listen(ctx context.Context, port int) (socket *os.File, err error) {
-	err = n.pool.abroad(func() error { return setns(n.file) }, func() (err error) {
-		socket, err = ListenHere(ctx, port)
-		return err
-	})
-	return socket, err
+// Do runs f on a thread in the namespace: a socket that it makes belongs there for ever.
+func (n *Namespace) Do(f func() error) error {
+	return n.pool.abroad(func() error { return setns(n.file) }, f)
 }
 
 // Detach leaves the namespace to a daemon that adopts it. What is left of n is Dial,

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 
 	"tenement"
 )
@@ -62,8 +61,8 @@ func Cookie() uint64 { return 0 }
 // Cookie is 0.
 func (n *Namespace) Cookie() uint64 { return 0 }
 
-// Listen fails with CodeUnavailable.
-func (n *Namespace) Listen(context.Context, int) (*os.File, error) { return nil, unsupported() }
+// Do fails with CodeUnavailable.
+func (n *Namespace) Do(func() error) error { return unsupported() }
 
 // Slot is 0.
 func (n *Namespace) Slot() int { return 0 }

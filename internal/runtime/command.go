@@ -74,6 +74,11 @@ func (s Spec) command(port int) (command, error) {
 // passed reports whether the program is given its listening socket.
 func (s Spec) passed() bool { return s.Service.Listen == tenement.ListenFD }
 
+// notifies reports whether the process says of itself how it does.
+func (s Spec) notifies() bool {
+	return s.Service != nil && s.Service.Ready == tenement.ReadyNotify
+}
+
 // prepared does what only the process itself can before it is its program, by a shell
 // that becomes the program, without the variables that shells add (bash still leaves _):
 // it lowers its own bound on descriptors, which needs no rights and leaves that of the

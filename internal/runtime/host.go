@@ -58,10 +58,10 @@ type spawner func(command, []*os.File, *syscall.SysProcAttr) (*handle, error)
 type place struct {
 	isolation tenement.Isolation
 	port      int
-	network   uint64                                  // the cookie of its network
-	slot      int                                     // of it
-	uid       int                                     // 0 = the daemon's own user
-	listen    func(context.Context) (*os.File, error) // gives the socket to be passed
+	network   uint64                   // the cookie of its network
+	slot      int                      // of it
+	uid       int                      // 0 = the daemon's own user
+	within    func(func() error) error // does something on a thread in its network
 	spawn     spawner
 	dial      func(context.Context) (net.Conn, error)
 	wait      func(*handle) tenement.Exit         // for the main process; nil: the handle knows
@@ -89,7 +89,7 @@ func (h *Host) onHost(port int) place {
 		isolation: tenement.IsolationProcess,
 		port:      port,
 		network:   h.network,
-		listen:    func(ctx context.Context) (*os.File, error) { return network.ListenHere(ctx, port) },
+		within:    func(do func() error) error { return do() },
 		spawn: func(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
 			if h.within != nil {
 				h.within.AsUser(attr)
@@ -125,13 +125,15 @@ func (h *Host) startAt(ctx context.Context, s Spec, at place) (_ Process, err er
 	}
 	defer func() { closeAll(files) }()
 	undo.add(out.close)
-	if s.passed() {
-		socket, err := at.listen(ctx)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, socket)
+	if files, err = at.passSocket(ctx, s, files); err != nil {
+		return nil, err
 	}
+	said, err := at.hear(s, ref)
+	if err != nil {
+		return nil, err
+	}
+	undo.add(said.close)
+	c.env = append(c.env, said.environment()...)
 
 	group, attr, err := h.attributes(s)
 	if err != nil {
@@ -149,10 +151,26 @@ func (h *Host) startAt(ctx context.Context, s Spec, at place) (_ Process, err er
 	ref.PID, ref.Port, ref.Slot, ref.Isolation = child.pid, at.port, at.slot, at.isolation
 	ref.StartTime, ref.BootID = child.identify()
 	p := h.process(child, ref, at)
-	p.output = out
+	p.output, p.notices = out, said
 	out.start()
+	said.start(p.has)
 	go p.wait()
 	return p, nil
+}
+
+// passSocket adds the listening socket to files, if the program is to have it.
+func (at place) passSocket(ctx context.Context, s Spec, files []*os.File) ([]*os.File, error) {
+	if !s.passed() {
+		return files, nil
+	}
+	err := at.within(func() error {
+		socket, err := network.ListenHere(ctx, at.port)
+		if err == nil {
+			files = append(files, socket)
+		}
+		return err
+	})
+	return files, err
 }
 
 func startFailure(s Spec, c command, at place, err error) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,12 +16,13 @@ import (
 
 // hostProcess is one process tree on the host.
 type hostProcess struct {
-	host   *Host
-	handle *handle
-	output *output
-	group  *cgroup.Group // nil without cgroups
-	at     place
-	ref    tenement.Ref
+	host    *Host
+	handle  *handle
+	output  *output
+	notices *notices      // nil: it says nothing
+	group   *cgroup.Group // nil without cgroups
+	at      place
+	ref     tenement.Ref
 
 	exited chan struct{}
 	exit   tenement.Exit // written before exited is closed
@@ -32,6 +34,27 @@ func (p *hostProcess) Exit() tenement.Exit     { return p.exit }
 
 func (p *hostProcess) Dial(ctx context.Context) (net.Conn, error) {
 	return p.at.dial(ctx)
+}
+
+// Notices implements [Process].
+func (p *hostProcess) Notices() <-chan Notice {
+	if p.notices == nil {
+		return nil
+	}
+	return p.notices.said
+}
+
+// has reports whether the process with a pid is of the tree, as far as is known.
+func (p *hostProcess) has(pid int) bool {
+	if p.at.isolation != tenement.IsolationProcess {
+		return true // nobody else is in its network
+	}
+	if p.group == nil {
+		group, err := syscall.Getpgid(pid)
+		return err == nil && group == p.ref.PID
+	}
+	now, err := cgroup.Of(pid)
+	return err == nil && (now == p.ref.Cgroup || strings.HasPrefix(now, p.ref.Cgroup+"/"))
 }
 
 // Listening implements [Process].
@@ -76,7 +99,20 @@ func (p *hostProcess) takeOver(s Spec) error {
 	closeAll(theirs)
 	p.output = out
 	out.start()
+	p.hearAgain(s)
 	return nil
+}
+
+// hearAgain takes what the process says from now on. That it is not heard harms it less
+// than its end would.
+func (p *hostProcess) hearAgain(s Spec) {
+	said, err := p.at.hear(s, p.ref)
+	if err != nil {
+		p.host.warn("hear what an adopted process says of itself", err)
+		return
+	}
+	p.notices = said
+	said.start(p.has)
 }
 
 // end kills the tree, wherever in it the main process is, and releases it.
@@ -134,6 +170,7 @@ const killWait = 10 * time.Second
 func (p *hostProcess) Release(ctx context.Context) error {
 	err := p.endStragglers(ctx)
 	p.output.close()
+	p.notices.close()
 	p.host.warn("remove FIFOs", p.host.outputs.remove(p.ref))
 	if err != nil {
 		return err // its port stays taken: something may still listen there
@@ -149,6 +186,7 @@ func (p *hostProcess) Release(ctx context.Context) error {
 // Detach implements [Process].
 func (p *hostProcess) Detach() {
 	p.output.detach()
+	p.notices.close()
 	p.at.detach()
 }
 

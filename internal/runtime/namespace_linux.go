@@ -137,7 +137,7 @@ func (n *Namespace) place(s Spec, in *network.Namespace) place {
 		port:      tenantPort,
 		network:   in.Cookie(),
 		slot:      in.Slot(),
-		listen:    func(ctx context.Context) (*os.File, error) { return in.Listen(ctx, tenantPort) },
+		within:    in.Do,
 		uid:       s.UID,
 		spawn: func(c command, files []*os.File, attr *syscall.SysProcAttr) (h *handle, err error) {
 			t, err := n.template(s, c)
@@ -237,7 +237,7 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 		return err
 	}
 	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
-	if err := landlock(writable, files[1:socketFD]); err != nil {
+	if err := landlock(writable, files[1:socketFD], s.notifies()); err != nil {
 		return err
 	}
 	return filterSyscalls()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"time"
 
 	"tenement"
 )
@@ -37,6 +38,11 @@ type Process interface {
 	// port, after the call; nil where nobody tells. An event may be lost. Call done when it
 	// is of no use any more, and then, not before, again.
 	Listening() (began <-chan struct{}, done func())
+
+	// Notices gives what the process says of itself, from its start or adoption on; nil if
+	// its service is not asked to. Somebody must take them, until Release or Detach: who
+	// speaks waits. It is never closed.
+	Notices() <-chan Notice
 
 	// Signal goes to the main process alone, Kill to the whole tree. Both are
 	// harmless once it has ended.
@@ -70,6 +76,13 @@ type Process interface {
 	// taken waits for the next. Call it instead of Release; afterwards only Ref, Dial,
 	// Exited and Exit are of use.
 	Detach()
+}
+
+// Notice is what a process says of itself (sd_notify(3)).
+type Notice struct {
+	Ready    bool          // READY=1: it serves
+	Stopping bool          // STOPPING=1: it ends by itself
+	Extend   time.Duration // EXTEND_TIMEOUT_USEC: it wants so long from now to start or to stop; 0 to 24 h
 }
 
 // Spec is everything one start needs.

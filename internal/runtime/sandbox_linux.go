@@ -83,10 +83,10 @@ func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
 			Hint: "run the daemon as root on a machine with a cgroup v2 hierarchy",
 		}
 	}
-	if s.passed() {
+	if s.passed() || s.notifies() {
 		return nil, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: errors.New("a sandbox cannot be given a listening socket"),
-			Hint: `set listen = "port" or isolation = "namespace"`,
+			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: errors.New("a sandbox shares no socket with this machine"),
+			Hint: `set listen = "port" and ready = "probe", or isolation = "namespace"`,
 		}
 	}
 	runsc, err := FindRunsc()

@@ -167,8 +167,8 @@ func (i *instance) inherit(f *legacy) {
 	}
 	o.state = f.record.State
 	o.life = newLife(i.sup, i.service, f.process)
-	o.life.frost.still = f.process.Frozen()
 	i.takePlace()
+	o.life.frost.still = f.process.Frozen()
 	o.life.startedAt = f.record.StartedAt
 	// Up to activityPace may have passed before its last use was written down.
 	o.life.gate.usedAt(f.record.ActiveAt.Add(activityPace))
@@ -181,7 +181,8 @@ func (i *instance) inherit(f *legacy) {
 		i.publish()
 		i.resumeStorage()
 		i.turn()
-		go o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
+		o.life.notify.missed = true
+		o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
 	default:
 		o.record.reason = "" // of an earlier rest
 		o.state = tenement.Ready

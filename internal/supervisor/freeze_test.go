@@ -224,18 +224,6 @@ func TestEndOfWhatIsFrozen(t *testing.T) {
 	}
 }
 
-// TestFrozenMakesRoom for what is started, and sleeps in good order.
-func TestFrozenMakesRoom(t *testing.T) {
-	simulate(t, func(w *world) {
-		p := w.frozen(alice)
-		w.wake(bob)
-		w.wantAwake(bob)
-		if p.Terms != 1 || p.Exit().Failed() {
-			t.Errorf("%d SIGTERM, %s", p.Terms, p.Exit())
-		}
-	}, freezing(), maxAwake(1))
-}
-
 func TestWhatIsFrozenAndIgnoresTermIsKilled(t *testing.T) {
 	simulate(t, func(w *world) {
 		p := w.frozen(alice)
@@ -360,6 +348,29 @@ func TestChecksPauseWhileFrozen(t *testing.T) {
 		lease.Release()
 	}, always(runtimetest.Behaviour{Handler: slow}), withService(withHealth),
 		withService(func(s *tenement.Service) { s.Timeouts.Freeze = 23 * time.Second }))
+}
+
+// TestCheckThatOutlivesItsProcess does not keep the next one from being frozen.
+func TestCheckThatOutlivesItsProcess(t *testing.T) {
+	simulate(t, func(w *world) {
+		lease := w.acquire(alice)
+		pass(11 * time.Second) // a check is under way
+		w.fake.Live(alice)[0].End(crash)
+		lease.Release()
+		pass(6 * time.Second) // before the first check of the next one
+		w.wantStarts(alice, 2)
+		w.wantState(alice, tenement.Frozen)
+	}, withService(withHealth), withService(func(s *tenement.Service) { s.Timeouts.Freeze = 5 * time.Second }), withScript(func(_ tenement.InstanceID, n int) runtimetest.Behaviour {
+		if n > 1 {
+			return runtimetest.Behaviour{}
+		}
+		var asked atomic.Int64
+		return runtimetest.Behaviour{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) > 1 { // the first one is that of the start
+				<-r.Context().Done()
+			}
+		})}
+	}))
 }
 
 // TestIdleConnectionsAreClosed: none is used again after the pause.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tenement"
+	tenruntime "tenement/internal/runtime"
 )
 
 // instance is the owner of one awake instance: a goroutine, run, that alone
@@ -116,6 +117,8 @@ func (i *instance) goOn() {
 			i.onTurned(err)
 		case m := <-o.life.events().measured:
 			i.onMeasured(m)
+		case n := <-o.life.events().notices:
+			i.onNotice(n)
 		case <-o.storage.timer.C:
 			i.measureStorage()
 		case <-o.health.timer.C:
@@ -144,6 +147,7 @@ type events struct {
 	probed, checked, turned, released <-chan error
 	drained                           <-chan struct{}
 	measured                          <-chan measurement
+	notices                           <-chan tenruntime.Notice
 }
 
 func (l *life) events() events {
@@ -152,7 +156,7 @@ func (l *life) events() events {
 	}
 	return events{
 		probed: l.probed, checked: l.checked, turned: l.turned, released: l.released,
-		drained: l.gate.drained, measured: l.measured,
+		drained: l.gate.drained, measured: l.measured, notices: l.process.Notices(),
 	}
 }
 

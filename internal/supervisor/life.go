@@ -23,6 +23,7 @@ type life struct {
 	startedAt time.Time
 	wasReady  bool // the owner's
 	frost     frost
+	notify    notify
 
 	fate     atomic.Int32    // who sees to its end: nobody yet, watch, or another daemon
 	noted    int64           // the last use that was written down; of noteActivity alone
@@ -51,6 +52,7 @@ func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process) *li
 		released:  make(chan error, 1),
 	}
 	l.gate.init()
+	l.notify.ready = make(chan struct{}, 1)
 	l.hurry, l.hurryUp = context.WithCancel(s.lives)
 	return l
 }
@@ -76,13 +78,27 @@ func (l *life) hasExited() bool {
 	}
 }
 
-// probe finds out whether the process becomes ready within limit.
+// probe finds out, in a goroutine of its own, whether the process becomes ready within
+// limit, which the process may have extended.
 func (l *life) probe(limit time.Duration) {
-	ctx, cancel := context.WithTimeout(l.hurry, limit)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(l.hurry)
+	l.notify.term = newTerm(limit)
+	timer := time.AfterFunc(limit, func() { cancel(context.DeadlineExceeded) })
+	l.notify.timer = timer
+	go func() {
+		defer cancel(nil)
+		defer timer.Stop()
+		l.probed <- l.becomesReady(ctx)
+	}()
+}
+
+func (l *life) becomesReady(ctx context.Context) error {
+	if l.service.Ready == tenement.ReadyNotify && !l.notify.missed {
+		return l.notify.awaitReady(ctx)
+	}
 	began, done := l.process.Listening()
 	defer done()
-	l.probed <- probe.Ready(ctx, probe.Target{
+	return probe.Ready(ctx, probe.Target{
 		Dial: l.process.Dial, Path: l.service.Health.Path, Began: began,
 		Passed: l.service.Listen == tenement.ListenFD,
 	})

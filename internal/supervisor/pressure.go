@@ -16,7 +16,7 @@ import (
 
 // Memory is how the supervisor learns of the machine's. Both may be called concurrently.
 type Memory struct {
-	// Available is what new programs can have.
+	// Available is what new programs can have. It is asked only if a plan has a reserve.
 	Available func() (tenement.Bytes, error)
 	// Stalls calls stalled, never twice at once, each time that programs have waited
 	// long for memory, until ctx ends. CodeUnavailable: nobody can tell.
@@ -66,8 +66,9 @@ func (c *claim) settled() <-chan bool {
 // told to wait.
 const roomPause = 2 * time.Second
 
-// hasRoom takes what a process needs, if it is there. False: an idle instance makes room
-// and then the start is queued anew, or it was refused.
+// hasRoom takes what a process needs, if it is there. False: an idle instance makes room,
+// and then the start is queued anew; or it was refused; or it was called off, because
+// nobody waits for it any more.
 func (i *instance) hasRoom() bool {
 	o := &i.own
 	lack := i.lack()
@@ -75,7 +76,11 @@ func (i *instance) hasRoom() bool {
 		return true
 	}
 	kept := i.sup.plan.Load().pins(i.id)
-	if lack.Code == tenement.CodeFull && (kept || i.wanted()) {
+	if !kept && !i.wanted() {
+		i.stop(i.goalAtRest(), nil)
+		return false
+	}
+	if lack.Code == tenement.CodeFull {
 		if o.berth.victim = i.sup.evict(lack.Err.Error()); o.berth.victim != nil {
 			i.takePlace() // beyond the bound, until the other one is gone
 			o.ticket.leave()

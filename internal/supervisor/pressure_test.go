@@ -156,6 +156,22 @@ func TestEachOfManyWakesEndsAnother(t *testing.T) {
 	}, maxAwake(2), always(runtimetest.Behaviour{TermTime: time.Second}))
 }
 
+// TestFrozenMakesRoom: an instance that stands still is idle, too.
+func TestFrozenMakesRoom(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.frozen(alice)
+		w.populate(bob, carol)
+		w.wantAwake(bob, carol)
+		w.wantState(alice, tenement.Asleep)
+		pass(time.Minute)
+		w.wantState(bob, tenement.Frozen)
+		w.wake(bob) // thawed, and now used later than carol
+		w.wake(alice)
+		w.wantAwake(alice, bob)
+		w.wantStarts(bob, 1)
+	}, maxAwake(2), freezing())
+}
+
 // engage keeps id's owner from looking at anything until the func that it returns is called.
 func (w *world) engage(id tenement.InstanceID) (release func()) {
 	w.t.Helper()

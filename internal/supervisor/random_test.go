@@ -27,6 +27,11 @@ func TestRandomTriggers(t *testing.T) {
 				defer mu.Unlock()
 				return randomBehaviour(random)
 			}
+			available := func() (tenement.Bytes, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return tenement.Bytes(random.IntN(4)), nil
+			}
 			actions := rand.New(rand.NewPCG(seed, 2))
 			simulate(t, func(w *world) {
 				var group sync.WaitGroup
@@ -44,7 +49,11 @@ func TestRandomTriggers(t *testing.T) {
 				s.Timeouts.Stop = 2 * time.Second
 				s.Timeouts.Startup = 2 * time.Second
 				s.Timeouts.Wake = 5 * time.Second
-			}), maxAwake(int(seed%3))) // 0 = no bound, and two instances need two places
+			}), withConfig(func(c *Config) {
+				c.Plan.MaxAwake = int(seed % 3) // 0 = no bound, and two instances need two places
+				c.Plan.MemoryReserve = tenement.Bytes(seed % 2)
+				c.Memory.Available = available
+			}))
 		})
 	}
 }

@@ -30,7 +30,7 @@ func (i *instance) start() {
 	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
 		i.service = s
 	}
-	i.own.storage.full = nil
+	i.own.storage.full, i.own.storage.due = nil, false
 	l, how, err := i.launch()
 	if err != nil {
 		i.launchFailed(err)
@@ -40,7 +40,7 @@ func (i *instance) start() {
 	i.own.life = l
 	i.watchStorage(how)
 	go l.watch()
-	go l.probe(i.service.Timeouts.Startup)
+	l.probe(i.service.Timeouts.Startup)
 	i.publish()
 	// Written while the program boots, and before it may serve.
 	if err := i.keepProcess(); err != nil {

@@ -90,10 +90,13 @@ func (i *instance) terminate() {
 		i.kill()
 		return
 	}
-	if err := o.life.process.Signal(syscall.SIGTERM); err != nil {
-		i.sup.Log.Error("send SIGTERM", "instance", i.id, "error", err)
+	if !o.life.notify.stopping { // a second wish to end would make some programs end at once
+		if err := o.life.process.Signal(syscall.SIGTERM); err != nil {
+			i.sup.Log.Error("send SIGTERM", "instance", i.id, "error", err)
+		}
 	}
 	fault.Point(fault.Told)
+	o.life.notify.term = newTerm(limit)
 	o.timer.Reset(limit)
 }
 

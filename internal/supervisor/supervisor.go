@@ -38,7 +38,7 @@ type Config struct {
 	// before anything is started.
 	Sweep func(ctx context.Context, adopted []tenement.Ref)
 
-	MaxStarting int // processes being started at once; 0 = one per core, at least 2
+	MaxStarting int // processes being started at once; 0 = one per core, and one
 	MaxWaiting  int // requests held at once, in all
 	Memory      Memory
 	Log         *slog.Logger
@@ -70,13 +70,15 @@ type Supervisor struct {
 	end   context.CancelFunc
 }
 
-// minStarting keeps one program that is slow to start from delaying all others.
-const minStarting = 2
+// spareStarting is how many starts are under way beyond the number of cores: while one is
+// made ready and does not compute yet, the cores have others. More would make the first
+// answers late (decision 25).
+const spareStarting = 1
 
 // New allocates; nothing runs before [Supervisor.Run].
 func New(c Config) *Supervisor {
 	if c.MaxStarting == 0 {
-		c.MaxStarting = max(runtime.NumCPU(), minStarting)
+		c.MaxStarting = runtime.NumCPU() + spareStarting
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -49,17 +49,26 @@ var levels = map[string]int{
 
 	"internal/daemon": 4,
 
+	"bench":         5,
+	"bench/tenant":  3,
+	"bench/peers":   2,
+	"bench/load":    1,
+	"bench/measure": 1,
+	"bench/report":  1,
+
 	"cmd/ten": 5,
 
 	// Programs of their own, as a user would write them: they know nothing of tenement.
-	"examples/notes": standalone,
+	"examples/notes":           standalone,
+	"bench/tenant/static":      standalone,
+	"bench/peers/reverseproxy": standalone,
 }
 
 // standalone marks a package that imports no other of this module.
 const standalone = 0
 
 // testTrees hold tests that look at the whole, and nothing that a program imports.
-var testTrees = []string{"test", "bench"}
+var testTrees = []string{"test"}
 
 // modules lists who may import which third-party module: the packages by their
 // path in this module, where "..." at the end stands for what lies below, and
@@ -68,8 +77,8 @@ var testTrees = []string{"test", "bench"}
 // docs/decisions.
 var modules = map[string][]string{
 	"github.com/cilium/ebpf":                 {"internal/listening"},
-	"github.com/coder/websocket":             {"internal/runtime/runtimetest"}, // the tenant program echoes
-	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},              // activation and sd_notify
+	"github.com/coder/websocket":             {"internal/runtime/runtimetest", "bench/tenant/static"}, // the tenant programs echo
+	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},                                     // activation and sd_notify
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
 	"github.com/dustin/go-humanize":          {"cmd/ten"},
 	"github.com/google/nftables":             {"internal/network"},
@@ -79,6 +88,7 @@ var modules = map[string][]string{
 	"github.com/pelletier/go-toml/v2":        {"internal/config", "cmd/ten"}, // `ten config` prints it
 	"github.com/spf13/cobra":                 {"cmd/ten"},
 	"github.com/vishvananda/netlink":         {"internal/network"},
+	"github.com/tsenart/vegeta/v12":          {"bench/load"},
 	"golang.org/x/net":                       {"internal/proxy", "internal/runtime"}, // the latter: BPF
 	"golang.org/x/sync":                      {"*"},
 	"golang.org/x/sys":                       {"*"},

@@ -50,6 +50,10 @@ var programs = []struct {
 		files: map[string]string{"app.py": passedServer},
 	},
 	{
+		name: "notify", command: "python3 app.py", needs: python, keys: `ready = "notify"`,
+		files: map[string]string{"app.py": notifyServer},
+	},
+	{
 		name: "uvicorn-passed", command: "uvicorn --fd 3 app:app", needs: map[string]string{"uvicorn": "uvicorn"}, keys: `listen = "fd"`,
 		files: map[string]string{"app.py": asgiApp},
 	},
@@ -69,6 +73,14 @@ var python = map[string]string{"python3": "python3"}
 const (
 	httpServer = handler + `
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+`
+	notifyServer = handler + `
+import socket
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+manager.send(b"READY=1")
+server.serve_forever()
 `
 	passedServer = handler + `
 import socket

@@ -32,6 +32,7 @@ var adoption = []struct {
 	{"adopt ends what cannot be trusted", testAdoptUntrusted},
 	{"adopt what was detached", testDetach},
 	{"adopt what is frozen", testAdoptFrozen},
+	{"adopt and hear notices", testAdoptedNotices},
 }
 
 // Lines is a runtime.Sink that takes whole lines. It may be read concurrently.
@@ -332,4 +333,27 @@ func testAdoptFrozen(t *testing.T, b *bench) {
 	}
 	b.end(p)
 	Within(t, "exit", first.Exited())
+}
+
+// testAdoptedNotices: what is said after a restart of the daemon is heard.
+func testAdoptedNotices(t *testing.T, b *bench) {
+	if b.ownKernel() {
+		return // nothing is said
+	}
+	ref, kill := b.outlived(formerDaemon{Command: TenantCommand(), Ready: tenement.ReadyNotify})
+	tenant := b.awaitReady(ref)
+	kill()
+	b.refused(tenant, b.notifySocket(tenant))
+	p, err := b.rt.Adopt(t.Context(), runtime.Spec{
+		Instance: tenement.InstanceID{Service: "api", Name: "alice"}, Stdout: Discard{}, Stderr: Discard{},
+		Service: &tenement.Service{Ready: tenement.ReadyNotify},
+	}, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.end(p) })
+	b.says(p, "STOPPING=1")
+	if got := Within(t, "notice", p.Notices()); got != (runtime.Notice{Stopping: true}) {
+		t.Errorf("heard %+v", got)
+	}
 }

@@ -31,6 +31,7 @@ type formerDaemon struct {
 	DataDir string
 	Command []string
 	Stuck   bool // its sinks never return
+	Ready   tenement.ReadyMode
 }
 
 // says is what the daemon program answers once it has started the tenant.
@@ -70,7 +71,7 @@ func runDaemon(kinds map[string]Opener, text string) error {
 	if err != nil {
 		return err
 	}
-	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(f.DataDir), Egress: egress()}
+	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(f.DataDir), Egress: egress(), Ready: f.Ready}
 	for _, word := range f.Command {
 		service.Command = append(service.Command, tenement.MustTemplate(word))
 	}

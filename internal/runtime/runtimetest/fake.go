@@ -113,7 +113,7 @@ func (f *Fake) Start(_ context.Context, s runtime.Spec) (runtime.Process, error)
 	f.nextPID++
 	p := &FakeProcess{
 		fake: f, id: s.Instance, behaviour: b, pid: f.nextPID,
-		up: make(chan struct{}), exited: make(chan struct{}), conns: make(chan net.Conn),
+		up: make(chan struct{}), exited: make(chan struct{}), conns: make(chan net.Conn), notices: make(chan runtime.Notice),
 	}
 	f.live[s.Instance] = append(f.live[s.Instance], p)
 	if len(f.live[s.Instance]) > 1 {
@@ -146,6 +146,7 @@ type FakeProcess struct {
 	up        chan struct{}
 	exited    chan struct{}
 	conns     chan net.Conn
+	notices   chan runtime.Notice
 
 	mu     sync.Mutex
 	exit   tenement.Exit
@@ -245,6 +246,12 @@ func (p *FakeProcess) Dial(ctx context.Context) (net.Conn, error) {
 
 // Listening implements runtime.Process; nobody tells.
 func (p *FakeProcess) Listening() (began <-chan struct{}, done func()) { return nil, func() {} }
+
+// Notices implements runtime.Process; see [FakeProcess.Say].
+func (p *FakeProcess) Notices() <-chan runtime.Notice { return p.notices }
+
+// Say makes the process say something of itself. It returns when that was taken.
+func (p *FakeProcess) Say(n runtime.Notice) { p.notices <- n }
 
 // Signal implements runtime.Process; only SIGTERM means anything.
 func (p *FakeProcess) Signal(sig os.Signal) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,4 +155,90 @@ func read(t *testing.T, conn net.Conn) string {
 		t.Fatalf("it hangs after %q", text)
 	}
 	return string(text)
+}
+
+// speaker is a tenant that says of itself how it does.
+func (b *bench) speaker(name string) runtime.Spec {
+	b.t.Helper()
+	s := b.spec(name, TenantCommand()...)
+	s.Service.Ready = tenement.ReadyNotify
+	return s
+}
+
+// says has p say something.
+func (b *bench) says(p runtime.Process, text string) {
+	b.t.Helper()
+	if got := b.get(p, "/notify?text="+url.QueryEscape(text)); got != "sent" {
+		b.t.Fatalf("%q: %s", text, got)
+	}
+}
+
+// notifySocket is where p says it.
+func (b *bench) notifySocket(p runtime.Process) string {
+	b.t.Helper()
+	var env []string
+	if err := json.Unmarshal([]byte(b.get(p, "/env")), &env); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, variable := range env {
+		if socket, ok := strings.CutPrefix(variable, "NOTIFY_SOCKET="); ok {
+			return socket
+		}
+	}
+	b.t.Fatalf("no NOTIFY_SOCKET in %v", env)
+	return ""
+}
+
+// refused wants that nobody takes what p says at a socket.
+func (b *bench) refused(p runtime.Process, socket string) {
+	b.t.Helper()
+	if got := b.get(p, "/notify?text=READY%3D1&to="+url.QueryEscape(socket)); got == "sent" {
+		b.t.Errorf("somebody listens at %s", socket)
+	}
+}
+
+func testNotices(t *testing.T, b *bench) {
+	s := b.speaker("alice")
+	if b.ownKernel() {
+		b.refuses(s, "ready")
+		return
+	}
+	p := b.start(s)
+	if got := Within(t, "notice", p.Notices()); got != (runtime.Notice{Ready: true}) {
+		t.Fatalf("heard %+v", got)
+	}
+	b.awaitHealth(p)
+	for text, want := range map[string]runtime.Notice{
+		"STOPPING=1\nBARRIER=1":                               {Stopping: true},
+		"EXTEND_TIMEOUT_USEC=1500000":                         {Extend: 1500 * time.Millisecond},
+		"READY=1\nEXTEND_TIMEOUT_USEC=18446744073709551615\n": {Ready: true, Extend: 24 * time.Hour},
+	} {
+		b.says(p, "STATUS=of no interest")
+		b.says(p, "EXTEND_TIMEOUT_USEC=-1")
+		b.says(p, text)
+		if got := Within(t, "notice", p.Notices()); got != want {
+			t.Errorf("%q is heard as %+v", text, got)
+		}
+	}
+}
+
+// testStrangersNotices: nobody speaks for another instance.
+func testStrangersNotices(t *testing.T, b *bench) {
+	if b.ownKernel() {
+		return // nothing is said
+	}
+	alice, bob := b.start(b.speaker("alice")), b.start(b.speaker("bob"))
+	for _, p := range []runtime.Process{alice, bob} {
+		Within(t, "notice", p.Notices())
+		b.awaitHealth(p)
+	}
+	socket := b.notifySocket(alice)
+	got := b.get(bob, "/notify?text=STOPPING%3D1&to="+url.QueryEscape(socket))
+	if alice.Ref().Isolation != tenement.IsolationProcess && got == "sent" {
+		t.Errorf("%s is reached from another network", socket)
+	}
+	b.says(alice, "EXTEND_TIMEOUT_USEC=1")
+	if got := Within(t, "notice", alice.Notices()); got != (runtime.Notice{Extend: time.Microsecond}) {
+		t.Errorf("heard %+v", got)
+	}
 }

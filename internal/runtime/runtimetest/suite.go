@@ -43,6 +43,8 @@ func Suite(t *testing.T, kinds map[string]Opener, kind string) {
 		{"weights", testWeights},
 		{"serves", testServes},
 		{"tells when it listens", testListening},
+		{"notices", testNotices},
+		{"notices of a stranger", testStrangersNotices},
 		{"passed socket", testPassed},
 		{"passed socket is closed with its process", testPassedAndGone},
 		{"environment is clean", testEnvironment},

@@ -1,6 +1,7 @@
 package runtimetest
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -45,6 +46,8 @@ func TenantMain() {
 //	/echo              the request's body
 //	/exit?code=N       ends at once
 //	/hang              never answers
+//	/notify?to=&text=  sends text to an abstract socket, its $NOTIFY_SOCKET if there is no
+//	                   to, and answers "sent" or the error
 //	/child?setsid=1    starts a child that ignores SIGTERM, answers its pid
 //	/print?out=&err=   prints lines; with part=1 their beginnings
 //	/flood?lines=N     begins to print N numbered lines, see [FloodLine]
@@ -110,6 +113,9 @@ func runTenant(args []string) error {
 		go func() { _ = http.Serve(l, tenantMux()) }() //nolint:gosec // a test program: no timeouts wanted
 	}
 	fmt.Println("listening on", os.Getenv("PORT"))
+	if socket := os.Getenv("NOTIFY_SOCKET"); socket != "" {
+		notify(socket, "READY=1\nSTATUS=listens")
+	}
 	if *ignoreTerm {
 		select {}
 	}
@@ -123,6 +129,19 @@ func listen() (net.Listener, error) {
 		return net.FileListener(os.NewFile(3, os.Getenv("LISTEN_FDNAMES")))
 	}
 	return net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
+}
+
+// notify says how a message was sent (sd_notify(3)).
+func notify(socket, text string) string {
+	conn, err := net.Dial("unixgram", socket)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = conn.Close() }() // a datagram is sent or not
+	if _, err := conn.Write([]byte(text)); err != nil {
+		return err.Error()
+	}
+	return "sent"
 }
 
 func acceptAndHang(l net.Listener) {
@@ -151,6 +170,9 @@ func tenantMux() *http.ServeMux {
 		os.Exit(code)
 	})
 	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/notify", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, notify(cmp.Or(r.FormValue("to"), os.Getenv("NOTIFY_SOCKET")), r.FormValue("text")))
+	})
 	mux.HandleFunc("/child", startChild)
 	mux.HandleFunc("/print", func(w http.ResponseWriter, r *http.Request) {
 		end := "\n"
