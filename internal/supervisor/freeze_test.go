@@ -350,29 +350,6 @@ func TestChecksPauseWhileFrozen(t *testing.T) {
 		withService(func(s *tenement.Service) { s.Timeouts.Freeze = 23 * time.Second }))
 }
 
-// TestCheckThatOutlivesItsProcess does not keep the next one from being frozen.
-func TestCheckThatOutlivesItsProcess(t *testing.T) {
-	simulate(t, func(w *world) {
-		lease := w.acquire(alice)
-		pass(11 * time.Second) // a check is under way
-		w.fake.Live(alice)[0].End(crash)
-		lease.Release()
-		pass(6 * time.Second) // before the first check of the next one
-		w.wantStarts(alice, 2)
-		w.wantState(alice, tenement.Frozen)
-	}, withService(withHealth), withService(func(s *tenement.Service) { s.Timeouts.Freeze = 5 * time.Second }), withScript(func(_ tenement.InstanceID, n int) runtimetest.Behaviour {
-		if n > 1 {
-			return runtimetest.Behaviour{}
-		}
-		var asked atomic.Int64
-		return runtimetest.Behaviour{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			if asked.Add(1) > 1 { // the first one is that of the start
-				<-r.Context().Done()
-			}
-		})}
-	}))
-}
-
 // TestIdleConnectionsAreClosed: none is used again after the pause.
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	var dialled atomic.Int64
