@@ -133,32 +133,42 @@ func TestOpenConnectionsHoldOffTheFreeze(t *testing.T) {
 	s.until("api:bob", tenement.Frozen)
 }
 
-// BenchmarkThaw puts a request to a frozen instance beside one to the same instance when it
-// is ready, taken in turn. It reports both in milliseconds.
+// BenchmarkThaw asks in turn an instance that is frozen, the same one as it is ready now, and
+// another one that has rested as long without being frozen. Which of the first and the last
+// is asked first, and finds the machine at rest, takes turns as well. It reports the three in
+// milliseconds.
 func BenchmarkThaw(b *testing.B) {
 	for _, isolation := range []tenement.Isolation{tenement.IsolationProcess, tenement.IsolationNamespace} {
 		b.Run(string(isolation), func(b *testing.B) {
-			s := build(b, settings+fmt.Sprintf("\n[service.api]\ncommand = %q\nisolation = %q\nfreeze_timeout = '20ms'\n", buildTenant(b), isolation))
-			s.spawn("api:alice")
-			const url = "http://alice.api.localhost/"
+			recipe := fmt.Sprintf("command = %q\nisolation = %q\n", buildTenant(b), isolation)
+			s := build(b, settings+"\n[service.api]\n"+recipe+"freeze_timeout = '20ms'\n[service.warm]\n"+recipe)
+			s.spawn("api:alice", "warm:alice")
+			const url, warmURL = "http://alice.api.localhost/", "http://alice.warm.localhost/"
 			s.get(url)
+			s.get(warmURL)
 			group, err := cgroup.Of(s.instance("api:alice").PID)
 			if err != nil {
 				b.Fatal(err)
 			}
-			var thaw, ready []time.Duration
-			for b.Loop() {
+			var thaw, rested, ready []time.Duration
+			for n := 0; b.Loop(); n++ {
 				runtimetest.Eventually(b, "it stands still", func() bool {
 					text, err := os.ReadFile(filepath.Join(group, "cgroup.events"))
 					return err == nil && strings.Contains(string(text), "frozen 1")
 				})
+				if n%2 == 0 {
+					rested = append(rested, timeOf(b, s.http, warmURL))
+				}
 				thaw = append(thaw, timeOf(b, s.http, url))
 				ready = append(ready, timeOf(b, s.http, url))
+				if n%2 == 1 {
+					rested = append(rested, timeOf(b, s.http, warmURL))
+				}
 			}
-			b.ReportMetric(milliseconds(median(thaw)), "thaw-ms")
-			b.ReportMetric(milliseconds(percentile(thaw, 99)), "thaw-p99-ms")
-			b.ReportMetric(milliseconds(median(ready)), "ready-ms")
-			b.ReportMetric(milliseconds(percentile(ready, 99)), "ready-p99-ms")
+			for name, all := range map[string][]time.Duration{"thaw": thaw, "rested": rested, "ready": ready} {
+				b.ReportMetric(milliseconds(median(all)), name+"-ms")
+				b.ReportMetric(milliseconds(percentile(all, 99)), name+"-p99-ms")
+			}
 		})
 	}
 }

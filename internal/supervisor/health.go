@@ -24,7 +24,7 @@ type health struct {
 
 func (i *instance) watchHealth() {
 	h := &i.own.health
-	h.failures = 0
+	h.failures, h.asking = 0, false
 	if i.service.Health.Path == "" {
 		h.verdict = tenement.HealthUnchecked
 		return

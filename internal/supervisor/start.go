@@ -30,7 +30,7 @@ func (i *instance) start() {
 	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
 		i.service = s
 	}
-	i.own.storage.full = nil
+	i.own.storage.full, i.own.storage.due = nil, false
 	l, how, err := i.launch()
 	if err != nil {
 		i.launchFailed(err)
