@@ -23,7 +23,7 @@ import (
 	"tenement/bench/measure"
 )
 
-//go:embed nginx.conf haproxy.cfg caddy.json
+//go:embed nginx.conf haproxy.cfg caddy.json uwsgi.ini proxyd.sh
 var files embed.FS
 
 // Proxy is a contestant between clients and tenants.
