@@ -64,9 +64,6 @@ func Start(c Command) (*Child, error) {
 	return child, nil
 }
 
-// Ended is closed when the program has ended.
-func (c *Child) Ended() <-chan struct{} { return c.ended }
-
 // Stop tells the program to end, and ends it and what it leaves behind if it does not.
 func (c *Child) Stop() error {
 	_ = syscall.Kill(c.PID, syscall.SIGTERM) // it may have ended
