@@ -56,7 +56,7 @@ fuzz: ## run each fuzz target for FUZZ=20s
 
 bench: ## measure beside nginx and others: SUITE=proxy,wake,… QUICK=1 (docs/performance.md)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./bench
-	PATH="$$PATH:$$(test -n "$(QUICK)" || tools/runsc.sh)" bin/bench -suite "$(SUITE)" $(if $(QUICK),-quick -results bin)
+	PATH="$$PATH:$$(test -n "$(QUICK)" || tools/runsc.sh)" bin/bench -suite "$(SUITE)" $(if $(QUICK),-quick -results .cache/bench)
 
 microbench: ## run Go's benchmarks whose names match BENCH=.
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PACKAGE)

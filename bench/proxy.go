@@ -56,11 +56,11 @@ func scenarios(all int) []scenario {
 				return load.AtRate(ctx, t, constantRate, d/10, d)
 			},
 		},
-		{title: fmt.Sprintf("1 KiB, kept connections, %d tenants, c = 32", all), tenants: all, path: "/", during: 2 * time.Second, ask: saturate(32, true)},
-		{title: "1 MiB, kept connections, c = 8", tenants: 1, path: "/1m", during: 2 * time.Second, ask: saturate(8, true)},
-		{title: "1 KiB, a new connection for every request, c = 32", tenants: 1, path: "/", during: 2 * time.Second, ask: saturate(32, false)},
+		{title: fmt.Sprintf("1 KiB, kept connections, %d tenants, c = 32", all), tenants: all, path: "/", during: 1500 * time.Millisecond, ask: saturate(32, true)},
+		{title: "1 MiB, kept connections, c = 8", tenants: 1, path: "/1m", during: 1500 * time.Millisecond, ask: saturate(8, true)},
+		{title: "1 KiB, a new connection for every request, c = 32", tenants: 1, path: "/", during: 1500 * time.Millisecond, ask: saturate(32, false)},
 		{
-			title: "1 KiB, HTTP/2 without TLS, 4 connections with 8 streams each", tenants: 1, path: "/", during: 2 * time.Second,
+			title: "1 KiB, HTTP/2 without TLS, 4 connections with 8 streams each", tenants: 1, path: "/", during: 1500 * time.Millisecond,
 			note: "The client is Go's and takes more of the cores than the contestants do.",
 			ask: func(ctx context.Context, p *peers.Proxy, t load.Target, d time.Duration) *load.Result {
 				t.Address = p.H2C
@@ -68,7 +68,7 @@ func scenarios(all int) []scenario {
 			},
 		},
 		{
-			title: "WebSocket messages of 64 bytes, there and back, 32 sockets", tenants: 1, path: "/ws", during: 2 * time.Second,
+			title: "WebSocket messages of 64 bytes, there and back, 32 sockets", tenants: 1, path: "/ws", during: 1500 * time.Millisecond,
 			ask: func(ctx context.Context, _ *peers.Proxy, t load.Target, d time.Duration) *load.Result {
 				return load.Messages(ctx, t, 32, d)
 			},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -27,8 +28,13 @@ var wakeMethod = []string{
 		"the first byte of an answer of the same program on the same machine without us, asked for again and again, every " + tenant.Poll.String() + ". Both take turns within each round; the order rotates. " +
 		"*Beyond* is a wake less the bare start of the same round.",
 	"After each the instance is put to sleep by the API, which waits until its process is gone, and the machine rests for " + rest.String() + ". " +
+		"Others' ways to start a program with the first connection: `systemd-socket-activate` passes the socket to the program itself, where it can take it, or to `systemd-socket-proxyd`, before which a script starts the program " +
+		"and waits for its port; uWSGI's Emperor has on-demand vassals. They are started anew before each wake, which is not counted. " +
 		"The page cache is warm, but for the table that says otherwise. `egress` is `deny`: the machine's network is not touched.",
 }
+
+// sometimes is how rarely those take part who take long, or are there for comparison.
+const sometimes = 5
 
 // waker is a way to start a program and have it answer.
 type waker struct {
@@ -40,6 +46,7 @@ type waker struct {
 
 func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 	s.Method = wakeMethod
+	s.Skip("Passenger", "its core does not come up as a child without root's directories; Apache answers 500")
 	var config strings.Builder
 	for _, p := range b.tenants {
 		for _, isolation := range degrees() {
@@ -80,12 +87,21 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p tenant.Program) ([]waker, error) {
 	all := []waker{bareWaker(p)}
 	for _, isolation := range degrees() {
+		if _, err := exec.LookPath("runsc"); isolation == "sandbox" && err != nil {
+			s.Skip(p.Name+", sandbox", "runsc is not in PATH; tools/runsc.sh builds it")
+			continue
+		}
 		w, err := instanceWaker(ctx, ten, p.Name+"-"+isolation, isolation, path(p))
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, w)
 	}
+	others, err := b.sleepers(p, s.Skip)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, others...)
 	var working []waker
 	for _, w := range all {
 		if _, err := w.wake(ctx); err != nil {
@@ -98,6 +114,44 @@ func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p t
 		}
 	}
 	return working, nil
+}
+
+// sleepers are others' ways to start p with the first connection.
+func (b *bench) sleepers(p tenant.Program, skip func(name, why string)) ([]waker, error) {
+	var list []*peers.Sleeper
+	add := func(name string, s *peers.Sleeper, err error) {
+		if err != nil {
+			skip(p.Name+", "+name, err.Error())
+			return
+		}
+		list = append(list, s)
+	}
+	dir := filepath.Join(b.dir, "sleepers", p.Name)
+	proxy, err := peers.SocketProxy(dir, filepath.Join(b.dir, "apps"), p.Command)
+	add("systemd-socket-activate, -proxyd", proxy, err)
+	if p.Name == "go" {
+		passed, err := peers.SocketActivation(p.Command)
+		add("systemd-socket-activate", passed, err)
+	}
+	if p.Name == "uwsgi" {
+		emperor, err := peers.Emperor(filepath.Join(dir, "vassals"), filepath.Join(b.dir, "apps", "wsgi.py"))
+		add("uWSGI Emperor", emperor, err)
+	}
+	var wakers []waker
+	for _, s := range list {
+		wakers = append(wakers, waker{
+			name: s.Name, every: sometimes,
+			wake: func(ctx context.Context) (*load.First, error) {
+				if err := s.Listen(ctx); err != nil {
+					return nil, err
+				}
+				measure.Nap(rest)
+				return load.FirstAnswer(ctx, s.Address, s.Address, path(p), time.Now())
+			},
+			sleep: func(context.Context) error { return s.Stop() },
+		})
+	}
+	return wakers, nil
 }
 
 // path is where a program tells of its start, if it can.
@@ -134,7 +188,7 @@ func instanceWaker(ctx context.Context, ten *peers.Ten, service, isolation, path
 		sleep: func(ctx context.Context) error { return ten.Sleep(ctx, service, "t0") },
 	}
 	if isolation == "sandbox" {
-		w.every = 5 // of some hundred milliseconds each
+		w.every = sometimes
 	}
 	id := tenement.InstanceID{Service: service, Name: "t0"}
 	return w, ten.Register(ctx, id.Service, id.Name)
@@ -149,7 +203,7 @@ func (b *bench) warm(ctx context.Context, s *report.Suite, p tenant.Program, wak
 	if p.Name == "go" {
 		n = pick(b, 200, 5)
 	}
-	note := "Sandboxes take part in every fifth round."
+	note := "Sandboxes and others' ways take part in every fifth round."
 	table := s.Table(wakeTitle(p), note, bareStart, wakeMetrics...)
 	phases := s.Table("Phases of a wake: "+p.Name, phasesNote, "", phaseMetrics...)
 	return b.turns(ctx, table, phases, wakers, n, func() error { return nil })

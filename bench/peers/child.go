@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"tenement/bench/load"
-	"tenement/bench/measure"
 )
 
 // Command says what to start.
@@ -64,9 +63,6 @@ func Start(c Command) (*Child, error) {
 	}()
 	return child, nil
 }
-
-// Ended is closed when the program has ended.
-func (c *Child) Ended() <-chan struct{} { return c.ended }
 
 // Stop tells the program to end, and ends it and what it leaves behind if it does not.
 func (c *Child) Stop() error {
@@ -133,22 +129,17 @@ func (c *Child) answers(ctx context.Context, address, host string) error {
 	conn := load.Conn{Address: address}
 	defer conn.Close()
 	request := load.Request(host, "/")
-	for end := time.Now().Add(startTime); ; {
-		err := conn.Exchange(ctx, request)
-		if err == nil {
-			return nil
+	var last error
+	err := c.await(ctx, func() bool {
+		if last = conn.Exchange(ctx, request); last != nil {
+			conn.Close()
 		}
-		conn.Close()
-		select {
-		case <-c.ended:
-			return c.why()
-		default:
-		}
-		if ctx.Err() != nil || time.Now().After(end) {
-			return errors.Join(fmt.Errorf("no answer: %w", err), ctx.Err(), c.said())
-		}
-		measure.Nap(5 * time.Millisecond)
+		return last == nil
+	})
+	if err != nil {
+		return errors.Join(err, last)
 	}
+	return nil
 }
 
 // writeFile writes a file of a directory that is made when it is missing.

@@ -13,8 +13,8 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
-for package in nginx-light haproxy uwsgi-core uwsgi-plugin-python3 apache2 \
-	libapache2-mod-passenger python3 uvicorn nodejs; do
+for package in nginx-light haproxy uwsgi-core uwsgi-plugin-python3 \
+	systemd python3 uvicorn nodejs; do
 	# One that is missing is skipped, and so named in the report.
 	command -v "$package" >/dev/null || apt-get install -q -y --no-install-recommends "$package" ||
 		echo "install.sh: no package $package" >&2

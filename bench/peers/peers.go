@@ -23,7 +23,7 @@ import (
 	"tenement/bench/measure"
 )
 
-//go:embed nginx.conf haproxy.cfg caddy.json
+//go:embed nginx.conf haproxy.cfg caddy.json uwsgi.ini proxyd.sh
 var files embed.FS
 
 // Proxy is a contestant between clients and tenants.
@@ -39,13 +39,8 @@ type Proxy struct {
 // CPU is what the proxy has used of processors until now, tenants excluded.
 func (p *Proxy) CPU() time.Duration { return measure.CPU(p.PIDs()) }
 
-// Stop ends the proxy.
-func (p *Proxy) Stop() error {
-	if p.stop == nil {
-		return nil
-	}
-	return p.stop()
-}
+// Stop ends a proxy of [StartProxies].
+func (p *Proxy) Stop() error { return p.stop() }
 
 // settings are what the files of this directory are filled with.
 type settings struct {

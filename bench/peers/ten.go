@@ -67,17 +67,10 @@ func (t *Ten) start() error {
 	}()
 	address, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on http://")
 	if !ok {
-		return errors.Join(fmt.Errorf("ten serve said %q: %w", line, noEOF(err)), t.child.Kill(), t.child.said())
+		return errors.Join(fmt.Errorf("ten serve names no address: %q", line), err, t.child.Kill(), t.child.said())
 	}
 	t.Address = address
 	t.API, err = api.NewClient(api.Target{Socket: filepath.Join(t.StateDir(), "ten.sock")})
-	return err
-}
-
-func noEOF(err error) error {
-	if err == nil || errors.Is(err, io.EOF) {
-		return errors.New("and no address")
-	}
 	return err
 }
 

@@ -130,29 +130,19 @@ func (t *Table) Median(name, metric string) float64 { return Median(t.Row(name).
 // Ratio is the median of name's value divided by other's in the same round; NaN if they
 // have no round in common.
 func (t *Table) Ratio(name, other, metric string) float64 {
-	return Median(t.paired(name, other, metric, func(a, b float64) float64 { return a / b }))
-}
-
-// Difference is the median of name's value less other's in the same round; NaN if they
-// have no round in common.
-func (t *Table) Difference(name, other, metric string) float64 {
-	return Median(t.paired(name, other, metric, func(a, b float64) float64 { return a - b }))
-}
-
-func (t *Table) paired(name, other, metric string, of func(a, b float64) float64) []float64 {
 	a, b := t.Row(name), t.Row(other)
 	if a == nil || b == nil {
-		return nil
+		return math.NaN()
 	}
-	var list []float64
+	var ratios []float64
 	for n := range min(len(a.Rounds), len(b.Rounds)) {
 		x, hasX := a.Rounds[n][metric]
 		y, hasY := b.Rounds[n][metric]
-		if value := of(x, y); hasX && hasY && !math.IsNaN(value) && !math.IsInf(value, 0) {
-			list = append(list, value)
+		if hasX && hasY && y != 0 {
+			ratios = append(ratios, x/y)
 		}
 	}
-	return list
+	return Median(ratios)
 }
 
 // finish computes every row's summary.

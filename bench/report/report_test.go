@@ -29,9 +29,6 @@ func TestRatiosAreOfTheSameRound(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
-	if got := table.Difference("ours", "bare", "rate"); got != 200 {
-		t.Errorf("difference %v", got)
-	}
 	if got := table.Ratio("nobody", "bare", "rate"); !math.IsNaN(got) {
 		t.Errorf("nobody: %v", got)
 	}

@@ -61,6 +61,14 @@ func Install(ctx context.Context, dir, static string, skip func(name, why string
 			Command: []string{python, "-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning", "asgi:app"},
 			Version: []string{python, "-m", "uvicorn", "--version"},
 		},
+		{
+			Name: "uwsgi",
+			Command: []string{
+				"uwsgi", "--plugin", "python3", "--http-socket", "127.0.0.1:{port}", "--wsgi-file", filepath.Join(dir, "wsgi.py"),
+				"--master", "--processes", "1", "--die-on-term", "--disable-logging",
+			},
+			Version: []string{"uwsgi", "--version"},
+		},
 	}
 	var there []Program
 	for _, p := range all {
@@ -92,11 +100,7 @@ func (p Program) Service(name, isolation, more string) string {
 
 // Start starts the program on a port with the environment that tenement gives.
 func (p Program) Start(port int) (*peers.Child, error) {
-	words := make([]string, len(p.Command))
-	for i, word := range p.Command {
-		words[i] = strings.ReplaceAll(word, "{port}", strconv.Itoa(port))
-	}
-	return peers.Start(peers.Command{Args: words, Dir: p.dir, Env: []string{
+	return peers.Start(peers.Command{Args: peers.WithPort(p.Command, port), Dir: p.dir, Env: []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "PORT=" + strconv.Itoa(port), "PYTHONUNBUFFERED=1",
 	}})
 }

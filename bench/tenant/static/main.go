@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,8 @@ func main() {
 		os.Exit(1)
 	}
 	first := &first{Listener: listener, listening: time.Now()}
-	http.HandleFunc("/", body(bytes.Repeat([]byte("x"), 1<<10)))
-	http.HandleFunc("/1m", body(bytes.Repeat([]byte("x"), 1<<20)))
+	http.HandleFunc("/", body(1<<10))
+	http.HandleFunc("/1m", body(1<<20))
 	http.HandleFunc("/ws", echo)
 	http.HandleFunc("/times", first.times)
 	protocols := new(http.Protocols)
@@ -45,12 +46,14 @@ func listen() (net.Listener, error) {
 	return net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
 }
 
-func body(text []byte) http.HandlerFunc {
-	length := strconv.Itoa(len(text))
+// body answers with so many bytes. They are made for the first request: a start is timed.
+func body(size int) http.HandlerFunc {
+	text := sync.OnceValue(func() []byte { return bytes.Repeat([]byte("x"), size) })
+	length := strconv.Itoa(size)
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", length)
 		w.Header().Set("Content-Type", "text/plain")
-		_, _ = w.Write(text) // a client that has gone
+		_, _ = w.Write(text()) // a client that has gone
 	}
 }
 
