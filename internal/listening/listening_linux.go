@@ -32,8 +32,9 @@ type Events struct {
 	link    link.Link
 	reader  *ringbuf.Reader
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows, and the use of awaited
 	waiting map[chan struct{}]place
+	closed  bool
 }
 
 // place is a TCP port in a network namespace, as the kernel's program writes it.
@@ -152,23 +153,29 @@ func (e *Events) Await(network uint64, port int) (began <-chan struct{}, done fu
 	}
 	c, p := make(chan struct{}, 1), place{network, uint64(port)}
 	e.mu.Lock()
-	e.waiting[c] = p
-	e.mu.Unlock()
-	done = func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.waiting, c)
-		_ = e.awaited.Delete(p) // it is not there once it was told
-	}
-	if err := e.awaited.Put(p, uint8(1)); err != nil {
-		done()
+	defer e.mu.Unlock()
+	if e.closed || e.awaited.Put(p, uint8(1)) != nil {
 		return nil, func() {}
 	}
-	return c, done
+	e.waiting[c] = p // before it can be told, which takes the lock
+	return c, func() { e.forget(c, p) }
 }
 
-// Close detaches. Call it after Run has returned.
+func (e *Events) forget(c chan struct{}, p place) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.waiting, c)
+	if !e.closed {
+		_ = e.awaited.Delete(p) // it is not there once it was told
+	}
+}
+
+// Close detaches. Call it after Run has returned. Whoever awaits something is not told
+// any more.
 func (e *Events) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
 	var err error
 	if e.link != nil {
 		err = e.link.Close()

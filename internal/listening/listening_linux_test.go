@@ -280,6 +280,27 @@ func TestNobodyAttached(t *testing.T) {
 	done()
 }
 
+// TestAwaitedAtTheEnd: nobody waits for those who await something before a daemon ends.
+func TestAwaitedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 20 {
+		events, err := listening.Open(w.group.Path())
+		check(t, err)
+		_, earlier := events.Await(1, 1)
+		var awaiting sync.WaitGroup
+		for port := range 4 {
+			awaiting.Go(func() {
+				_, done := events.Await(1, port)
+				done()
+			})
+		}
+		awaiting.Go(earlier)
+		check(t, events.Close())
+		awaiting.Wait()
+	}
+}
+
 func TestManyAwaited(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
