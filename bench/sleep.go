@@ -15,7 +15,6 @@ import (
 	"tenement/bench/report"
 	"tenement/bench/tenant"
 	"tenement/internal/api"
-	"tenement/internal/config"
 )
 
 var sleepMethod = []string{
@@ -44,7 +43,7 @@ func (b *bench) thaw(ctx context.Context, s *report.Suite, program tenant.Progra
 	}
 	text += program.Service(ready, isolation(), "idle_timeout = 0")
 	dir := filepath.Join(b.dir, "thaw")
-	if _, err := config.Parse(filepath.Join(dir, "tenement.toml"), []byte(text), config.Overrides{DataDir: dir}); err != nil {
+	if err := b.accepts(text); err != nil {
 		s.Skip("frozen → first byte", "the configuration has no freeze_timeout: "+err.Error())
 		return nil
 	}

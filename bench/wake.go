@@ -15,6 +15,7 @@ import (
 	"tenement/bench/peers"
 	"tenement/bench/report"
 	"tenement/bench/tenant"
+	"tenement/internal/config"
 )
 
 // rest is how long the machine is left alone after an instance was put to sleep, so that
@@ -47,13 +48,15 @@ type waker struct {
 func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 	s.Method = wakeMethod
 	s.Skip("Passenger", "its core does not come up as a child without root's directories; Apache answers 500")
-	var config strings.Builder
+	var text strings.Builder
 	for _, p := range b.tenants {
 		for _, isolation := range degrees() {
-			config.WriteString(p.Service(p.Name+"-"+isolation, isolation, "idle_timeout = 0"))
+			text.WriteString(p.Service(p.Name+"-"+isolation, isolation, "idle_timeout = 0"))
 		}
 	}
-	ten, err := peers.StartTen(b.ten, filepath.Join(b.dir, "wake"), config.String())
+	passed := b.passedSocket(s)
+	text.WriteString(passed)
+	ten, err := peers.StartTen(b.ten, filepath.Join(b.dir, "wake"), text.String())
 	if err != nil {
 		return err
 	}
@@ -61,7 +64,7 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 	var cold []func() error
 	for _, p := range b.tenants[:pick(b, len(b.tenants), min(2, len(b.tenants)))] {
 		b.say("%s", p.Name)
-		wakers, err := b.wakers(ctx, s, ten, p)
+		wakers, err := b.wakers(ctx, s, ten, p, passed != "")
 		if err != nil {
 			return err
 		}
@@ -83,8 +86,32 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 	return nil
 }
 
+// passedService runs the Go program with the socket that the daemon makes.
+const passedService = "passed"
+
+// passedSocket is the section of that service; "" if there is no Go program, or this
+// daemon has no such thing.
+func (b *bench) passedSocket(s *report.Suite) string {
+	program, ok := b.tenantNamed("go")
+	if !ok {
+		return ""
+	}
+	text := program.Service(passedService, isolation(), "idle_timeout = 0\nlisten = \"fd\"")
+	if err := b.accepts(text); err != nil {
+		s.Skip("go, listen = fd", err.Error())
+		return ""
+	}
+	return text
+}
+
+// accepts says what is wrong with a configuration.
+func (b *bench) accepts(text string) error {
+	_, err := config.Parse(filepath.Join(b.dir, "tenement.toml"), []byte(text), config.Overrides{DataDir: b.dir})
+	return err
+}
+
 // wakers are the ways to start p that work here: each was tried once.
-func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p tenant.Program) ([]waker, error) {
+func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p tenant.Program, passed bool) ([]waker, error) {
 	all := []waker{bareWaker(p)}
 	for _, isolation := range degrees() {
 		if _, err := exec.LookPath("runsc"); isolation == "sandbox" && err != nil {
@@ -92,6 +119,13 @@ func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p t
 			continue
 		}
 		w, err := instanceWaker(ctx, ten, p.Name+"-"+isolation, isolation, path(p))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	if p.Name == "go" && passed {
+		w, err := instanceWaker(ctx, ten, passedService, isolation()+", listen = \"fd\"", path(p))
 		if err != nil {
 			return nil, err
 		}
