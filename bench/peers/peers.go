@@ -33,11 +33,20 @@ type Proxy struct {
 	H2C     string   // where it speaks HTTP/2; often the same address
 	Hosts   []string // of its tenants
 	PIDs    func() []int
+	wake    func(context.Context) error // of all its tenants; nil where they need none
 	stop    func() error
 }
 
 // CPU is what the proxy has used of processors until now, tenants excluded.
 func (p *Proxy) CPU() time.Duration { return measure.CPU(p.PIDs()) }
+
+// Wake has every tenant awake that is to be asked.
+func (p *Proxy) Wake(ctx context.Context) error {
+	if p.wake == nil {
+		return nil
+	}
+	return p.wake(ctx)
+}
 
 // Stop ends a proxy of [StartProxies].
 func (p *Proxy) Stop() error { return p.stop() }

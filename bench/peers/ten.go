@@ -182,16 +182,18 @@ func Names(n int) []string {
 	return names
 }
 
-// Proxy is a service of the daemon's as a contestant, with n tenants that are awake.
+// Proxy is a service of the daemon's as a contestant, with n tenants, of which the first
+// is awake.
 func (t *Ten) Proxy(ctx context.Context, service string, n int) (*Proxy, error) {
 	hosts := Hosts(n, service+".localhost")
 	if err := t.Register(ctx, service, Names(n)...); err != nil {
 		return nil, err
 	}
-	if err := t.Wake(ctx, hosts...); err != nil {
+	if err := t.Wake(ctx, hosts[0]); err != nil {
 		return nil, err
 	}
 	return &Proxy{
+		wake: func(ctx context.Context) error { return t.Wake(ctx, hosts...) },
 		Name: "tenement, " + service, Address: t.Address, H2C: t.Address, Hosts: hosts,
 		PIDs: func() []int { return []int{t.PID} },
 	}, nil

@@ -350,7 +350,7 @@ func TestSleepingInstancesCostNoMemory(t *testing.T) {
 	for _, n := range []int{10, 100_000} {
 		dir := t.TempDir()
 		register(t, dir, n)
-		d := startConfig(t, filepath.Join(root, "examples", "notes", "tenement.toml"), dir)
+		d := startLean(t, dir)
 		for i := range 5 {
 			d.get(http.StatusOK, fmt.Sprintf("customer%d.notes.localhost", i*n/5), "/notes")
 		}
@@ -366,7 +366,7 @@ func TestSleepingInstancesCostNoMemory(t *testing.T) {
 func TestUnknownHostsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	requireLinux(t)
-	d := start(t, "notes")
+	d := startLean(t, t.TempDir())
 	d.command("spawn", "notes:alice", "--no-wake")
 	ask := func(n int) {
 		for range n {

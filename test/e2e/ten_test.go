@@ -145,6 +145,20 @@ func startAt(t *testing.T, ten, config, dataDir, listen string, flags ...string)
 	return d
 }
 
+// startLean serves with a daemon that has little in memory but what it uses: what is
+// resident then tells what something costs.
+func startLean(t *testing.T, dataDir string) *daemon {
+	t.Helper()
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(root, "bin", "ten"))
+	cmd.Env = append(os.Environ(), "GOGC=25")
+	d := launch(t, cmd, filepath.Join(root, "examples", "notes", "tenement.toml"), dataDir, "127.0.0.1:0")
+	d.waitServing()
+	return d
+}
+
 // startOn serves on a socket that it is given, as a unit's is by systemd (sd_listen_fds(3)).
 func startOn(t *testing.T, socket *os.File, address, config, dataDir string) *daemon {
 	t.Helper()

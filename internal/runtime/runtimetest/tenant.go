@@ -107,12 +107,12 @@ func runTenant(args []string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Println("listening on", os.Getenv("PORT")) // before anything that a request prints
 	if *hang {
 		go acceptAndHang(l)
 	} else {
 		go func() { _ = http.Serve(l, tenantMux()) }() //nolint:gosec // a test program: no timeouts wanted
 	}
-	fmt.Println("listening on", os.Getenv("PORT"))
 	if socket := os.Getenv("NOTIFY_SOCKET"); socket != "" {
 		notify(socket, "READY=1\nSTATUS=listens")
 	}
