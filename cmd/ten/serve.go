@@ -92,7 +92,7 @@ func (a *app) keepNamespacesCommand() *cobra.Command {
 }
 
 // spareThreads is how many threads may run Go code beyond one for each core.
-const spareThreads = 6
+const spareThreads = 2
 
 // leaveRoomForRequests has the kernel share the cores among threads, which it does
 // better than Go among goroutines: a goroutine that computes (the log's index, a search,
