@@ -61,7 +61,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := filepath.Join(t.TempDir(), "tenement.toml")
-	writeConfig(t, config, "")
+	writeConfig(t, config, "drain_timeout = 120") // of the socket, while ten upgrades take their time
 	d := startConfig(t, config, t.TempDir())
 	hosts := d.spawnMany(tenants)
 	d.command("spawn", "echo:alice")
