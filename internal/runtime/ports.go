@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"strconv"
+	"os"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"tenement"
 )
@@ -86,10 +87,21 @@ func (p *portPool) reserveNext() (int, bool) {
 	return port, true
 }
 
-func testBind(port int) error {
-	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+// testBind listens for an instant in which no child is made: one would have a copy of the
+// socket until it is its program, and answer there for a tenant that is not up yet.
+func testBind(port int) (err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
-		return err
+		return os.NewSyscallError("socket", err)
 	}
-	return l.Close()
+	defer func() { err = errors.Join(err, os.NewSyscallError("close", unix.Close(fd))) }()
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil { // as tenants do: what only lingers is no hindrance
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	return os.NewSyscallError("listen", unix.Listen(fd, 1))
 }

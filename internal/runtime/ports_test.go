@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os/exec"
 	"strconv"
+	"sync"
 	"testing"
 
 	"tenement"
@@ -63,5 +65,39 @@ func TestPortInUseIsPassedOver(t *testing.T) {
 	pool.next = first
 	if second, err := pool.take(); err != nil || second == first {
 		t.Errorf("port %d, %v, while a stranger listens on %d", second, err, first)
+	}
+}
+
+// A child that is being made has a copy of every descriptor until it is its program: one
+// of the socket that a port was tried with would answer for a tenant that is not there yet.
+func TestNobodyListensOnAPortThatWasTried(t *testing.T) {
+	t.Parallel()
+	var children sync.WaitGroup
+	stop := make(chan struct{})
+	defer children.Wait()
+	defer close(stop)
+	for range 4 {
+		children.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command("true").Run()
+				}
+			}
+		})
+	}
+	pool := newPortPool()
+	for range 1000 {
+		port, err := pool.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			c.Close()
+			t.Fatalf("somebody listens on port %d", port)
+		}
 	}
 }
