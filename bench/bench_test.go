@@ -7,12 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"tenement/bench/measure"
 	"tenement/bench/report"
 )
 
 func TestMain(m *testing.M) {
-	if err := measure.OwnNetwork(); err != nil {
+	if err := ownNetwork(); err != nil {
 		panic(err)
 	}
 	m.Run()

@@ -11,15 +11,13 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
-
-	"tenement/bench/measure"
 )
 
 // longest bounds a run, whatever happens.
 const longest = 90 * time.Minute
 
 func main() {
-	if err := measure.OwnNetwork(); err != nil {
+	if err := ownNetwork(); err != nil {
 		fmt.Fprintln(os.Stderr, "error: a network of the run's own:", err)
 		os.Exit(1)
 	}

@@ -15,7 +15,6 @@ import (
 	"tenement/bench/peers"
 	"tenement/bench/report"
 	"tenement/bench/tenant"
-	"tenement/internal/config"
 )
 
 // rest is how long the machine is left alone after an instance was put to sleep, so that
@@ -54,8 +53,9 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 			text.WriteString(p.Service(p.Name+"-"+isolation, isolation, "idle_timeout = 0"))
 		}
 	}
-	passed := b.passedSocket(s)
-	text.WriteString(passed)
+	if program, ok := b.tenantNamed("go"); ok {
+		text.WriteString(program.Service(passedService, isolation(), "idle_timeout = 0\nlisten = \"fd\""))
+	}
 	ten, err := peers.StartTen(b.ten, filepath.Join(b.dir, "wake"), text.String())
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 	var cold []func() error
 	for _, p := range b.tenants[:pick(b, len(b.tenants), min(2, len(b.tenants)))] {
 		b.say("%s", p.Name)
-		wakers, err := b.wakers(ctx, s, ten, p, passed != "")
+		wakers, err := b.wakers(ctx, s, ten, p)
 		if err != nil {
 			return err
 		}
@@ -89,29 +89,8 @@ func wakeSuite(ctx context.Context, b *bench, s *report.Suite) (err error) {
 // passedService runs the Go program with the socket that the daemon makes.
 const passedService = "passed"
 
-// passedSocket is the section of that service; "" if there is no Go program, or this
-// daemon has no such thing.
-func (b *bench) passedSocket(s *report.Suite) string {
-	program, ok := b.tenantNamed("go")
-	if !ok {
-		return ""
-	}
-	text := program.Service(passedService, isolation(), "idle_timeout = 0\nlisten = \"fd\"")
-	if err := b.accepts(text); err != nil {
-		s.Skip("go, listen = fd", err.Error())
-		return ""
-	}
-	return text
-}
-
-// accepts says what is wrong with a configuration.
-func (b *bench) accepts(text string) error {
-	_, err := config.Parse(filepath.Join(b.dir, "tenement.toml"), []byte(text), config.Overrides{DataDir: b.dir})
-	return err
-}
-
 // wakers are the ways to start p that work here: each was tried once.
-func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p tenant.Program, passed bool) ([]waker, error) {
+func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p tenant.Program) ([]waker, error) {
 	all := []waker{bareWaker(p)}
 	for _, isolation := range degrees() {
 		if _, err := exec.LookPath("runsc"); isolation == "sandbox" && err != nil {
@@ -124,7 +103,7 @@ func (b *bench) wakers(ctx context.Context, s *report.Suite, ten *peers.Ten, p t
 		}
 		all = append(all, w)
 	}
-	if p.Name == "go" && passed {
+	if p.Name == "go" {
 		w, err := instanceWaker(ctx, ten, passedService, isolation()+", listen = \"fd\"", path(p))
 		if err != nil {
 			return nil, err

@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// OwnNetwork is an error: only Linux has what is measured.
-func OwnNetwork() error { return errors.ErrUnsupported }
-
 // Nap waits.
 func Nap(d time.Duration) { <-time.After(d) }
 

@@ -222,7 +222,7 @@ func (p *Pool) isolated(do func() error) (*Namespace, error) {
 	var file *os.File
 	var cookie uint64
 	err := p.abroad(unshare, func() (err error) {
-		if err := loopbackUp(); err != nil {
+		if err := LoopbackUp(); err != nil {
 			return err
 		}
 		cookie = Cookie()
@@ -250,9 +250,9 @@ func unshare() error {
 	return nil
 }
 
-// loopbackUp switches on the loopback interface of the calling thread's namespace
+// LoopbackUp switches on the loopback interface of the calling thread's namespace
 // (netdevice(7)); the kernel then gives it its addresses.
-func loopbackUp() error {
+func LoopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)

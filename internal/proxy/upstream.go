@@ -3,11 +3,14 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tenement"
 )
@@ -131,7 +134,10 @@ func (u *upstream) open(ctx context.Context) (*upstreamConn, error) {
 	if s, ok := conn.(syscall.Conn); ok {
 		c.raw, _ = s.SyscallConn() // without it there is no looking ahead, which is only for speed
 	}
-	c.prepare()
+	c.peek = func(fd uintptr) {
+		_, _, err := unix.Recvfrom(int(fd), c.ahead[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		c.silent = errors.Is(err, unix.EAGAIN)
+	}
 	c.r = bufio.NewReaderSize((*upstreamReader)(c), upstreamBuffer)
 	c.w = bufio.NewWriterSize((*upstreamWriter)(c), upstreamBuffer)
 	return c, nil

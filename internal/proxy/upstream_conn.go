@@ -39,9 +39,9 @@ type upstreamConn struct {
 
 	writeFailed bool // by whoever sends
 
-	quickAck, peek func(fd uintptr) // see prepare
-	ahead          [1]byte          // what peek sees
-	silent         bool             // what it found: open, and nothing to read
+	peek   func(fd uintptr) // looks ahead; made once, so that it allocates nothing
+	ahead  [1]byte          // what it sees
+	silent bool             // what it found: open, and nothing to read
 }
 
 func (c *upstreamConn) close() { _ = c.conn.Close() }
@@ -69,7 +69,7 @@ func (r *upstreamReader) Read(p []byte) (int, error) {
 		return 0, errHeaderTooLong
 	}
 	if r.raw != nil {
-		_ = r.raw.Control(r.quickAck) // only for speed
+		_ = r.raw.Control(quickAck) // only for speed
 	}
 	n, err := r.conn.Read(p)
 	r.budget -= int64(n)

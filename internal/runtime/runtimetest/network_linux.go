@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tenement/internal/network"
 	"tenement/internal/rootless"
 )
 
@@ -24,7 +25,7 @@ func OwnNetwork() {
 	if os.Getenv(ownNetwork) == "" {
 		err = beginAgain()
 	} else {
-		err = raiseLoopback()
+		err = network.LoopbackUp()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "a network of the tests' own:", err)
@@ -48,22 +49,4 @@ func beginAgain() error {
 		return err
 	}
 	return unix.Exec(self, os.Args, append(os.Environ(), ownNetwork+"=1"))
-}
-
-// raiseLoopback sets the flag of netdevice(7) that a new namespace's lo lacks.
-func raiseLoopback() error {
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(socket) }() // nothing was sent
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	if err := unix.IoctlIfreq(socket, unix.SIOCGIFFLAGS, request); err != nil {
-		return err
-	}
-	request.SetUint16(request.Uint16() | unix.IFF_UP)
-	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request)
 }
