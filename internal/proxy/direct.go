@@ -43,6 +43,7 @@ type directAnswer struct {
 	watch *clientWatch // nil: the client is not watched
 	res   responseHead
 
+	left     bool // the client, as was seen
 	answered bool // the header of the response is there
 	close    bool // the connection, behind the response
 }
@@ -291,13 +292,12 @@ func (a *directAnswer) beginWatch() bool {
 }
 
 // endWatch reports whether the client was seen to leave.
-func (a *directAnswer) endWatch() (left bool) {
-	if a.watch == nil {
-		return false
+func (a *directAnswer) endWatch() bool {
+	if a.watch != nil {
+		a.left = a.watch.end()
+		a.watch = nil
 	}
-	left = a.watch.end()
-	a.watch = nil
-	return left
+	return a.left
 }
 
 // end closes the connection to the process, unless that was given back.
