@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -87,6 +88,10 @@ func (p *Pool) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// refillPause is for the start that has taken a namespace: making the next one would cost
+// it a millisecond or two where there are few cores.
+const refillPause = 50 * time.Millisecond
+
 func (p *Pool) keepReady(ctx context.Context) error {
 	for {
 		for egress, ready := range p.ready {
@@ -94,6 +99,11 @@ func (p *Pool) keepReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.took:
+		case <-ctx.Done():
+			return p.drain()
+		}
+		select {
+		case <-time.After(refillPause):
 		case <-ctx.Done():
 			return p.drain()
 		}

@@ -52,7 +52,7 @@ func Ready(ctx context.Context, t Target) error {
 		return nil
 	}
 	begin := time.Now()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(t.firstWait())
 	defer timer.Stop()
 	var last error
 	for {
@@ -80,6 +80,15 @@ func (t Target) attempt(ctx context.Context) (connected bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	return t.check(ctx)
+}
+
+// firstWait is until the first attempt, unless the event comes before: at once is too early
+// for all but a socket that was there before, and an attempt costs the program time to start.
+func (t Target) firstWait() time.Duration {
+	if t.Began != nil && !t.Passed {
+		return slowInterval
+	}
+	return 0
 }
 
 func (t Target) interval(connected bool, since time.Duration) time.Duration {
