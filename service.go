@@ -80,6 +80,7 @@ type Service struct {
 	Timeouts  Timeouts
 	Restart   RestartPolicy
 	Create    CreateMode
+	Wake      WakeRules
 	Persist   bool   // false: the data directory is emptied at every sleep
 	MaxBody   Bytes  // of a request; 0 = no bound
 	DataDir   string // <settings.data_dir>/<service>, absolute

@@ -129,6 +129,7 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		{"port", unlessZero(in.Port)},
 		{"created", moment(in.CreatedAt, now)},
 		{"started", moment(in.StartedAt, now)},
+		{"last healthy", moment(in.HealthyAt, now)},
 		{"last active", moment(in.LastActiveAt, now)},
 		{"requests", fmt.Sprintf("%d under way, %d waiting", in.Leases, in.Waiting)},
 		{"restarts", strconv.Itoa(in.Restarts)},

@@ -35,6 +35,7 @@ func (b *backend) status(row tenement.Instance) tenement.Status {
 		st = tenement.Status{
 			ID: row.ID, State: supervisor.RestingState(row), Health: tenement.HealthUnknown,
 			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason, OOMKills: row.OOMKills,
+			HealthyAt: row.HealthyAt,
 		}
 	}
 	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
@@ -286,6 +287,22 @@ func (b *backend) rank(id tenement.InstanceID) route.Availability {
 		return route.Unavailable
 	}
 	return route.CanWake
+}
+
+// asleep reports whether id is registered and sleeps, so that a request would wake it, and
+// when it was known to be well last.
+func (b *backend) asleep(ctx context.Context, id tenement.InstanceID) (healthyAt time.Time, ok bool) {
+	if b.given.Load() {
+		return healthyAt, false // that the other daemon knows
+	}
+	row, err := b.store.Instance(ctx, id)
+	if err != nil || supervisor.RestingState(row) != tenement.Asleep {
+		return healthyAt, false
+	}
+	if st, ok := b.supervisor.Observe(id); ok && st.State != tenement.Asleep {
+		return healthyAt, false
+	}
+	return row.HealthyAt, true
 }
 
 // pick chooses the instance that answers for a service's own host.

@@ -15,7 +15,7 @@ import (
 const defaultLimit = 1000
 
 const (
-	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason, uid, oom_kills"
+	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason, uid, oom_kills, healthy_at"
 
 	selectInstance = "SELECT " + instanceColumns + " FROM instances WHERE service = ? AND name = ?"
 	insertInstance = "INSERT INTO instances (service, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
@@ -188,14 +188,21 @@ func (s *Store) CountOOMKill(ctx context.Context, id tenement.InstanceID) error 
 		"UPDATE instances SET oom_kills = oom_kills + 1 WHERE service = ? AND name = ?", id.Service, id.Name)))
 }
 
+// SetHealthyAt notes when id was known to be well last. It is CodeNotFound if id is not
+// registered.
+func (s *Store) SetHealthyAt(ctx context.Context, id tenement.InstanceID, at time.Time) error {
+	return s.wrote(ctx, "note the health of "+id.String(), changedOne(s.write.ExecContext(ctx,
+		"UPDATE instances SET healthy_at = ? WHERE service = ? AND name = ?", nanos(at), id.Service, id.Name)))
+}
+
 func scanInstance(r row) (i tenement.Instance, err error) {
-	var createdAt, retryAt int64
+	var createdAt, retryAt, healthyAt int64
 	var crashes string
-	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason, &i.UID, &i.OOMKills)
+	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason, &i.UID, &i.OOMKills, &healthyAt)
 	if err != nil {
 		return i, err
 	}
-	i.CreatedAt, i.Failure.RetryAt = fromNanos(createdAt), fromNanos(retryAt)
+	i.CreatedAt, i.Failure.RetryAt, i.HealthyAt = fromNanos(createdAt), fromNanos(retryAt), fromNanos(healthyAt)
 	i.Failure.Crashes, err = decodeTimes(crashes)
 	return i, err
 }

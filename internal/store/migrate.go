@@ -96,6 +96,10 @@ ALTER TABLE instances ADD COLUMN oom_kills INTEGER NOT NULL DEFAULT 0;
 	`
 ALTER TABLE processes ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;
 `,
+	// What a monitor is told while it sleeps.
+	`
+ALTER TABLE instances ADD COLUMN healthy_at INTEGER NOT NULL DEFAULT 0;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -55,6 +55,9 @@ UPDATE instances SET oom_kills = 3 WHERE service = 'api' AND name = 'alice';
 	5: `
 UPDATE processes SET slot = 17 WHERE service = 'api' AND name = 'bob_2';
 `,
+	6: `
+UPDATE instances SET healthy_at = 1767225600000000004 WHERE service = 'api' AND name = 'alice';
+`,
 }
 
 func fixturePath(version int) string {

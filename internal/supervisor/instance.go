@@ -182,7 +182,7 @@ func (i *instance) publish() {
 	st := &tenement.Status{
 		ID: i.id, State: o.state, Health: o.health.verdict,
 		Restarts: len(o.record.crashes), Reason: o.record.reason, OOMKills: o.record.oomKills,
-		CreatedAt: o.record.createdAt,
+		CreatedAt: o.record.createdAt, HealthyAt: o.record.healthyAt,
 	}
 	if o.state == tenement.Backoff || o.state == tenement.Failed {
 		st.RetryAt = o.record.retryAt

@@ -94,7 +94,14 @@ func (s *Supervisor) Outdated() []tenement.InstanceID {
 func (s *Supervisor) outdated(i *instance) bool {
 	now := s.service(i.id)
 	l := i.serving.Load()
-	return l != nil && now != nil && !reflect.DeepEqual(l.service, now)
+	return l != nil && now != nil && !sameProgram(*l.service, *now)
+}
+
+// sameProgram reports whether two recipes start the same process. Who may wake it is asked
+// while there is none.
+func sameProgram(a, b tenement.Service) bool {
+	a.Wake, b.Wake = tenement.WakeRules{}, tenement.WakeRules{}
+	return reflect.DeepEqual(a, b)
 }
 
 // RestartOutdated restarts what [Supervisor.Outdated] lists, one at a time: the next

@@ -128,6 +128,7 @@ func (i *instance) onEnded(err error) {
 	fault.Point(fault.Gone)
 	i.forgetProcess()
 	fault.Point(fault.Forgotten)
+	i.saveHealthyAt()
 	ended := o.life
 	o.life = nil
 	i.leaveRoom()

@@ -257,6 +257,13 @@ func Unknown(id tenement.InstanceID) error {
 	}
 }
 
+// Serves reports whether id has a process that is or was ready and lives, frozen or not.
+// It costs one look-up.
+func (s *Supervisor) Serves(id tenement.InstanceID) bool {
+	i := s.owner(id)
+	return i != nil && i.serving.Load() != nil
+}
+
 // Awake lists the instances that have an owner now, in no order.
 func (s *Supervisor) Awake() []tenement.Status {
 	s.mu.RLock()

@@ -1,0 +1,12 @@
+package tenement
+
+// WakeRules say which requests are answered in the place of an instance that sleeps, and
+// so do not wake it. What is awake sees every request. The zero value has every request
+// wake it but those for the health path.
+type WakeRules struct {
+	Paths      []string // are refused; one that ends in * stands for all that begin like it
+	UserAgents []string // in lower case: who has one of these in its User-Agent is refused
+	Methods    []string // are refused
+	Monitors   []string // as UserAgents, but they are told, with status 200, that it sleeps
+	Health     bool     // a request for the health path wakes it, and is not told so either
+}
