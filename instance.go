@@ -107,6 +107,7 @@ type Status struct {
 	StartedAt  time.Time // of the present process
 	LastActive time.Time // end of the last request
 	HealthyAt  time.Time // it was known to be well last; zero = never
+	BusyUntil  time.Time // the process has asked not to be put to sleep before; zero = it has not
 	Leases     int       // requests, streams and upgraded connections under way
 	Waiting    int       // requests held until it is ready
 	Restarts   int       // within the restart window

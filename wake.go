@@ -8,5 +8,6 @@ type WakeRules struct {
 	UserAgents []string // in lower case: who has one of these in its User-Agent is refused
 	Methods    []string // are refused
 	Monitors   []string // as UserAgents, but they are told, with status 200, that it sleeps
+	Self       bool     // its process may put off its sleep and have itself woken
 	Health     bool     // a request for the health path wakes it, and is not told so either
 }

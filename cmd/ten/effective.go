@@ -45,7 +45,7 @@ func effective(cfg *config.Config) []section {
 		service := cfg.Services[name]
 		sections = append(sections,
 			section{[]string{"service", name}, serviceSettings(service)},
-			section{[]string{"service", name, "wake"}, []setting{{"health", service.Wake.Health}}},
+			section{[]string{"service", name, "wake"}, []setting{{"self", service.Wake.Self}, {"health", service.Wake.Health}}},
 			section{[]string{"service", name, "wake", "ignore"}, []setting{
 				{"paths", service.Wake.Paths},
 				{"user_agents", service.Wake.UserAgents},

@@ -87,6 +87,7 @@ open_files_limit = 500
 
 [service.api.wake]
 health = true
+self = false
 ignore = { paths = ["/ping", "/old/*"], user_agents = ["NoisyBot"], methods = ["OPTIONS"], monitors = [] }
 
 [service.api.env]
@@ -163,7 +164,7 @@ func TestContract(t *testing.T) {
 				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,
 				Limits: tenement.Limits{Memory: 256 << 20, CPUShares: 200, CPU: 0.5, PIDs: 300, IOWeight: 400, OpenFiles: 500, Storage: 1 << 30},
 				Wake: tenement.WakeRules{
-					Paths: []string{"/ping", "/old/*"}, UserAgents: []string{"noisybot"}, Methods: []string{"OPTIONS"}, Monitors: []string{}, Health: true,
+					Paths: []string{"/ping", "/old/*"}, UserAgents: []string{"noisybot"}, Methods: []string{"OPTIONS"}, Monitors: []string{}, Health: true, Self: false,
 				},
 				DataDir: "/var/lib/tenement/api",
 			},

@@ -41,7 +41,7 @@ var (
 
 // defaultWake are the rules of a service that says nothing.
 func defaultWake() tenement.WakeRules {
-	return tenement.WakeRules{Paths: ignoredPaths, UserAgents: ignoredAgents, Monitors: monitors, Methods: []string{}}
+	return tenement.WakeRules{Paths: ignoredPaths, UserAgents: ignoredAgents, Monitors: monitors, Methods: []string{}, Self: true}
 }
 
 // defaultsWord stands for the default list where it is an element of one.
@@ -75,6 +75,7 @@ func serviceKeys() []key {
 func wakeKeys() []key {
 	return []key{
 		{"", "ignore", ignoring, (*draft).readIgnore},
+		{"", "self", boolean, func(d *draft, v value) { d.service.Wake.Self = v.flag }},
 		{"", "health", boolean, func(d *draft, v value) { d.service.Wake.Health = v.flag }},
 	}
 }
@@ -100,8 +101,8 @@ func (d *draft) readWake(v value) {
 
 func (d *draft) readIgnore(v value) {
 	if v.kind != unstable.Table { // false
-		health := d.service.Wake.Health
-		d.service.Wake = tenement.WakeRules{Paths: []string{}, UserAgents: []string{}, Monitors: []string{}, Methods: []string{}, Health: health}
+		w := &d.service.Wake
+		w.Paths, w.UserAgents, w.Monitors, w.Methods = []string{}, []string{}, []string{}, []string{}
 		return
 	}
 	d.walk(ignoreKeys(), "service."+shorten(d.service.Name)+".wake.ignore", v.node)

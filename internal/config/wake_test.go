@@ -16,7 +16,7 @@ import (
 func TestWakeIgnore(t *testing.T) {
 	t.Parallel()
 	standard := defaultWake()
-	none := tenement.WakeRules{Paths: []string{}, UserAgents: []string{}, Monitors: []string{}, Methods: []string{}}
+	none := tenement.WakeRules{Paths: []string{}, UserAgents: []string{}, Monitors: []string{}, Methods: []string{}, Self: true}
 	with := func(rules tenement.WakeRules, change func(*tenement.WakeRules)) tenement.WakeRules {
 		change(&rules)
 		return rules

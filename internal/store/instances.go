@@ -117,11 +117,15 @@ func (f Filter) query() (string, []any) {
 		" ORDER BY service, name LIMIT ?", append(args, limit)
 }
 
-// Delete removes id from the registry, with its weight and failure; a process
+// Delete removes id from the registry, with its weight, failure and alarms; a process
 // that is known of it stays known. It is CodeNotFound if id is not registered.
 func (s *Store) Delete(ctx context.Context, id tenement.InstanceID) error {
-	return s.wrote(ctx, "delete "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
-		"DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name))))
+	return s.wrote(ctx, "delete "+id.String(), s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM alarms WHERE service = ? AND name = ?", id.Service, id.Name); err != nil {
+			return err
+		}
+		return changedOne(tx.ExecContext(ctx, "DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name))
+	})))
 }
 
 // SetSuspended says whether the operator switched id off. It is CodeNotFound if

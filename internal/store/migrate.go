@@ -100,6 +100,20 @@ ALTER TABLE processes ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;
 	`
 ALTER TABLE instances ADD COLUMN healthy_at INTEGER NOT NULL DEFAULT 0;
 `,
+	// What instances do without a request.
+	`
+ALTER TABLE processes ADD COLUMN busy_until INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE alarms (
+	service TEXT NOT NULL,
+	name    TEXT NOT NULL,
+	label   TEXT NOT NULL,
+	at      INTEGER NOT NULL, -- as asked for
+	due     INTEGER NOT NULL, -- the next attempt
+	PRIMARY KEY (service, name, label)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX alarms_by_due ON alarms (due);
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

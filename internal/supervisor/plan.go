@@ -97,10 +97,10 @@ func (s *Supervisor) outdated(i *instance) bool {
 	return l != nil && now != nil && !sameProgram(*l.service, *now)
 }
 
-// sameProgram reports whether two recipes start the same process. Who may wake it is asked
-// while there is none.
+// sameProgram reports whether two recipes start the same process. Who else may wake it is
+// asked while there is none.
 func sameProgram(a, b tenement.Service) bool {
-	a.Wake, b.Wake = tenement.WakeRules{}, tenement.WakeRules{}
+	a.Wake, b.Wake = tenement.WakeRules{Self: a.Wake.Self}, tenement.WakeRules{Self: b.Wake.Self}
 	return reflect.DeepEqual(a, b)
 }
 

@@ -23,7 +23,7 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Memory and Log is required.
+// Config is what a supervisor works with. Every field but Heed, Memory and Log is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -32,6 +32,9 @@ type Config struct {
 	Plan     Plan // the first one
 	// Transport makes the connection pool of one process life.
 	Transport func(dial func(context.Context) (net.Conn, error)) tenement.Transport
+	// Heed answers what a process of an instance asks of us, until the listener is closed;
+	// nil: they may ask nothing. It is called before Run is ready, too.
+	Heed func(tenement.InstanceID, net.Listener)
 	// Deleted is told when an instance is no longer registered.
 	Deleted func(tenement.InstanceID)
 	// Sweep ends what earlier daemons left running, except adopted. It is called once,
@@ -167,6 +170,11 @@ func (s *Supervisor) close() {
 // in use and leaves no room; timeout; canceled.
 func (s *Supervisor) Acquire(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
 	return s.acquire(ctx, id, true)
+}
+
+// AcquireLater is Acquire for what can wait: starts that a request waits for come first.
+func (s *Supervisor) AcquireLater(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	return s.acquire(ctx, id, false)
 }
 
 // acquire is Acquire; request is false when only the operator waits.

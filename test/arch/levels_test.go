@@ -39,6 +39,7 @@ var levels = map[string]int{
 	"internal/store":     1,
 	"internal/telemetry": 1,
 
+	"internal/agenda":    2,
 	"internal/dashboard": 2,
 	"internal/proxy":     2,
 	"internal/runtime":   2,
