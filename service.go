@@ -81,9 +81,10 @@ type Service struct {
 	Restart   RestartPolicy
 	Create    CreateMode
 	Wake      WakeRules
-	Persist   bool   // false: the data directory is emptied at every sleep
-	MaxBody   Bytes  // of a request; 0 = no bound
-	DataDir   string // <settings.data_dir>/<service>, absolute
+	Cron      []CronLine // in the order of the file
+	Persist   bool       // false: the data directory is emptied at every sleep
+	MaxBody   Bytes      // of a request; 0 = no bound
+	DataDir   string     // <settings.data_dir>/<service>, absolute
 }
 
 // Bytes is a size in bytes.

@@ -54,6 +54,16 @@ func effective(cfg *config.Config) []section {
 			}},
 			section{[]string{"service", name, "env"}, textSettings(templateTexts(service.Env))},
 		)
+		for _, c := range service.Cron {
+			sections = append(sections, section{[]string{"service", name, "cron", c.Name}, []setting{
+				{"schedule", c.Schedule},
+				{"path", c.Path},
+				{"method", c.Method},
+				{"timezone", c.Zone},
+				{"spread", seconds(c.Spread)},
+				{"timeout", seconds(c.Timeout)},
+			}})
+		}
 	}
 	return append(sections,
 		section{[]string{"instances"}, keptSettings(cfg.Instances)},

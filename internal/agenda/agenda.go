@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tenement"
@@ -24,6 +25,13 @@ type Config struct {
 	SetBusy   func(ctx context.Context, id tenement.InstanceID, until time.Time) error
 	BusyUntil func(id tenement.InstanceID) time.Time
 
+	// Services are those of the first configuration; Host is under which name people reach an instance.
+	Services map[string]*tenement.Service
+	Host     func(id tenement.InstanceID) string
+
+	// Note writes a remark about an instance into its log.
+	Note func(id tenement.InstanceID, text string)
+
 	// Acquire wakes an instance and gives a lease on its process. Requests come first.
 	Acquire func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error)
 
@@ -38,6 +46,14 @@ type Agenda struct {
 	running chan struct{} // closed once Run is called
 	changed chan struct{} // receives when something may be due earlier than it was
 	full    chan struct{} // an element for each wake that is under way
+
+	services atomic.Pointer[map[string]*tenement.Service]
+	runs     sync.WaitGroup // of cron lines
+	underWay sync.Map       // of runKey
+
+	// These are the goroutine's of Run.
+	read  *map[string]*tenement.Service // the services that lines are of
+	lines []*line
 }
 
 // New allocates; nothing is done before [Agenda.Run].
@@ -51,6 +67,7 @@ func New(c Config) *Agenda {
 		changed: make(chan struct{}, 1),
 		full:    make(chan struct{}, maxUnderWay),
 	}
+	a.services.Store(&c.Services)
 	a.server = a.newServer()
 	return a
 }
@@ -86,6 +103,8 @@ func (a *Agenda) Run(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
+		case errors.Is(err, errFull):
+			timer.Reset(maxPause) // or when one of them is done
 		case err != nil:
 			a.Log.Error("what is due cannot be read", "error", err)
 			timer.Reset(failurePause)
@@ -102,7 +121,12 @@ func (a *Agenda) doDue(ctx context.Context, wakes *sync.WaitGroup) (next time.Ti
 	if err := a.ringDue(ctx, wakes); err != nil {
 		return next, err
 	}
-	return a.Store.NextAlarm(ctx)
+	alarm, err := a.Store.NextAlarm(ctx)
+	if err != nil {
+		return next, err
+	}
+	cron, err := a.runDue(ctx)
+	return earlier(alarm, cron), err
 }
 
 // poke has Run look again at what is due.
@@ -138,13 +162,13 @@ func (a *Agenda) ringDue(ctx context.Context, wakes *sync.WaitGroup) error {
 			return err
 		}
 		for _, alarm := range due {
-			if !a.enter(ctx) {
-				return nil
+			if len(a.full) == cap(a.full) {
+				return errFull
 			}
 			if err := a.Store.PutOff(ctx, alarm, time.Now().Add(alarmClaim)); err != nil {
-				a.leave()
 				return err
 			}
+			a.full <- struct{}{} // there is room, and nobody else takes it
 			wakes.Go(func() {
 				defer a.leave()
 				a.ring(ctx, alarm)
@@ -153,17 +177,11 @@ func (a *Agenda) ringDue(ctx context.Context, wakes *sync.WaitGroup) error {
 	}
 }
 
-// enter waits until one more instance may be woken; false: ctx has ended.
-func (a *Agenda) enter(ctx context.Context) bool {
-	select {
-	case a.full <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+// leave gives back a place among those under way, for which something may wait.
+func (a *Agenda) leave() {
+	<-a.full
+	a.poke()
 }
-
-func (a *Agenda) leave() { <-a.full }
 
 // ring wakes one instance, or notes when that is tried again.
 func (a *Agenda) ring(ctx context.Context, alarm store.Alarm) {

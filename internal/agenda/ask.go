@@ -142,6 +142,7 @@ type state struct {
 	Instance  tenement.InstanceID `json:"instance"`
 	BusyUntil time.Time           `json:"busy_until,omitzero"`
 	Alarms    []alarmState        `json:"alarms"`
+	Cron      []cronState         `json:"cron"`
 }
 
 type alarmState struct {
@@ -149,11 +150,23 @@ type alarmState struct {
 	At   time.Time `json:"at"`
 }
 
+type cronState struct {
+	Name     string    `json:"name"`
+	Schedule string    `json:"schedule"`
+	Path     string    `json:"path"`
+	Next     time.Time `json:"next"`
+}
+
 func (a *Agenda) state(ctx context.Context, id tenement.InstanceID) (state, error) {
-	now := state{Instance: id, BusyUntil: a.BusyUntil(id), Alarms: []alarmState{}}
+	now := state{Instance: id, BusyUntil: a.BusyUntil(id), Alarms: []alarmState{}, Cron: []cronState{}}
 	list, err := a.Store.Alarms(ctx, id)
 	for _, alarm := range list {
 		now.Alarms = append(now.Alarms, alarmState{alarm.Name, alarm.At})
+	}
+	if service := (*a.services.Load())[id.Service]; service != nil {
+		for _, c := range service.Cron {
+			now.Cron = append(now.Cron, cronState{c.Name, c.Schedule, c.Path, c.Times.Next(time.Now())})
+		}
 	}
 	return now, err
 }

@@ -68,7 +68,10 @@ func notText(r rune) bool { return r < ' ' || r > '~' }
 
 // serviceKeys are the keys of [service.NAME]; a func, as sections is.
 func serviceKeys() []key {
-	return append(rowsOf(inService), key{inService, "wake", table, (*draft).readWake})
+	return append(rowsOf(inService),
+		key{inService, "wake", table, (*draft).readWake},
+		key{inService, "cron", table, (*draft).readCron},
+	)
 }
 
 // wakeKeys are the keys of [service.NAME.wake].

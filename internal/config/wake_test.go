@@ -5,8 +5,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"tenement"
@@ -66,6 +68,35 @@ func TestDefaultWakeIsDocumented(t *testing.T) {
 	for _, text := range slices.Concat(ignoredPaths, ignoredAgents, monitors) {
 		if !strings.Contains(string(page), "`"+text+"`") {
 			t.Errorf("docs/waking.md does not name %q", text)
+		}
+	}
+}
+
+func TestCronLines(t *testing.T) {
+	t.Parallel()
+	service := mustParse(t, "tenement.toml", `
+[service.api]
+command = 'a'
+[service.api.cron]
+nightly = { schedule = "0 3 * * *", path = "/jobs/nightly?all=1" }
+report = { schedule = "30 8-18/2 * * 1-5", path = "/report", method = "PUT", timezone = "Europe/Berlin", spread = 0, timeout = "5m" }
+either = { schedule = "0 0 13 * 5", path = "/" }
+weekly = { schedule = "@weekly", path = "/" }
+`, Overrides{}).Services["api"]
+	nightly := tenement.CronLine{
+		Name: "nightly", Schedule: "0 3 * * *", Zone: "UTC", Method: "POST", Path: "/jobs/nightly?all=1", Spread: 5 * time.Minute, Timeout: time.Hour,
+	}
+	report := tenement.CronLine{
+		Name: "report", Schedule: "30 8-18/2 * * 1-5", Zone: "Europe/Berlin", Method: "PUT", Path: "/report", Timeout: 5 * time.Minute,
+	}
+	withoutTimes := cmpopts.IgnoreFields(tenement.CronLine{}, "Times")
+	if diff := cmp.Diff([]tenement.CronLine{nightly, report}, service.Cron[:2], withoutTimes); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	from := time.Date(2026, 3, 6, 12, 0, 0, 0, time.UTC) // a Friday
+	for n, want := range []string{"2026-03-07T03:00:00Z", "2026-03-06T13:30:00Z", "2026-03-13T00:00:00Z", "2026-03-08T00:00:00Z"} {
+		if got := service.Cron[n].Times.Next(from).UTC().Format(time.RFC3339); got != want {
+			t.Errorf("%s is run next at %s, want %s", service.Cron[n].Schedule, got, want)
 		}
 	}
 }

@@ -2,12 +2,15 @@ package daemon_test
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"tenement"
+	"tenement/internal/api"
 	"tenement/internal/config"
 	"tenement/internal/runtime/runtimetest"
 )
@@ -125,5 +128,65 @@ func TestRefusedWishes(t *testing.T) {
 	}
 	if w := s.aliceWishes("GET", "/"); len(w.Alarms) != 0 || !w.BusyUntil.IsZero() {
 		t.Errorf("what was refused is set: %+v", w)
+	}
+}
+
+// TestCron: at the next full minute every sleeping instance is asked, by whichever daemon
+// there is, and sleeps again afterwards.
+func TestCron(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	text := settings + service("api", "health = '/health'\nidle_timeout = '300ms'\n[service.api.cron]\nevery = { schedule = '* * * * *', path = '/headers', spread = 0 }") + service("other", "")
+	s := buildIn(t, dir, text)
+	s.spawn("api:alice", "api:bob", "other:carol")
+	if next := s.instance("api:alice").NextCronAt; next.IsZero() || !next.Equal(next.Truncate(time.Minute)) {
+		t.Errorf("the next run is at %v", next)
+	}
+	s.stop()
+
+	begun := time.Now()
+	s = buildIn(t, dir, text)
+	for _, name := range []string{"api:alice", "api:bob"} {
+		var lines []api.LogLine
+		deadline, tick := timeout(t, 3*time.Minute), time.NewTicker(50*time.Millisecond)
+		defer tick.Stop()
+		for len(lines) == 0 {
+			<-tick.C // the minute may have just begun
+			var err error
+			if lines, err = s.api.Logs(deadline, api.LogOptions{Instance: id(t, name), Search: "cron"}); err != nil {
+				t.Fatalf("no run of %s: %v", name, err)
+			}
+		}
+		if text := lines[0].Text; !strings.HasPrefix(text, "tenement: cron every: POST /headers: 200 OK, after ") {
+			t.Errorf("%s: %q", name, text)
+		}
+		if lines[0].At.Before(begun.Truncate(time.Minute).Add(time.Minute)) {
+			t.Errorf("%s was asked at %v, before the next minute after %v", name, lines[0].At, begun)
+		}
+		s.until(name, tenement.Asleep)
+	}
+	if st := s.instance("other:carol"); !st.HealthyAt.IsZero() || !st.NextCronAt.IsZero() {
+		t.Errorf("carol, who has no cron line, is %+v", st)
+	}
+}
+
+// TestCronHeaderIsOurs: a program may believe it.
+func TestCronHeaderIsOurs(t *testing.T) {
+	t.Parallel()
+	s := build(t, settings+service("api", ""))
+	s.spawn("api:alice")
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://alice.api.localhost/headers", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Tenement-Cron", "nightly")
+	answer, err := s.http.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || strings.Contains(string(body), "nightly") || !strings.Contains(string(body), "alice.api.localhost") {
+		t.Errorf("the program sees %s, %v", body, err)
 	}
 }

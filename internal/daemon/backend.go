@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tenement"
+	"tenement/internal/agenda"
 	"tenement/internal/api"
 	"tenement/internal/route"
 	"tenement/internal/store"
@@ -110,10 +111,15 @@ func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenemen
 		return tenement.Status{}, err
 	}
 	if !awake {
-		return b.status(row), nil
+		st = b.status(row)
 	}
 	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
-	return st, nil
+	st.NextCron = agenda.NextCron(b.daemon.config().Services[id.Service], time.Now())
+	alarms, err := b.store.Alarms(ctx, id)
+	if len(alarms) > 0 {
+		st.NextAlarm = alarms[0].At
+	}
+	return st, err
 }
 
 // URL is where people reach id.

@@ -103,6 +103,7 @@ func (d *daemon) reload(ctx context.Context) (*tenancy, api.Reloaded, error) {
 		return nil, api.Reloaded{}, err
 	}
 	d.setup.Store(newSetup(after))
+	t.agenda.Reconfigure(after.Services)
 	result := changes(before, after)
 	d.Log.Info("configuration reloaded", "file", after.Path, "added", result.Added, "removed", result.Removed, "changed", result.Changed)
 	return t, result, nil

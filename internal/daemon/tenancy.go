@@ -113,6 +113,9 @@ func (t *tenancy) end(leave bool) error {
 	t.stop()
 	<-t.ended
 	t.tasks.Wait()
+	if !leave {
+		t.agenda.Wait() // no process is left that could answer
+	}
 	err := errors.Join(t.err, t.agenda.Close(t.backend.ctx))
 	if within := t.isolation.within; within != nil && !leave {
 		err = errors.Join(err, within.End())
@@ -202,8 +205,22 @@ func (t *tenancy) newAgenda() *agenda.Agenda {
 			st, _ := t.supervisor.Observe(id)
 			return st.BusyUntil
 		},
+		Services: t.daemon.config().Services,
+		Host: func(id tenement.InstanceID) string {
+			return id.Name + "." + id.Service + "." + t.daemon.config().Domain
+		},
+		Note: func(id tenement.InstanceID, text string) {
+			t.daemon.Log.Info("instance", "instance", id, "event", text)
+			if !t.given.Load() { // else its log is the other daemon's
+				t.logs.Append(id, logs.Stderr, "tenement: "+text)
+			}
+		},
 		Acquire: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
-			return t.supervisor.AcquireLater(ctx, id)
+			lease, err := t.supervisor.AcquireLater(ctx, id)
+			if errors.Is(err, supervisor.ErrMoved) {
+				return t.daemon.acquire(ctx, id)
+			}
+			return lease, err
 		},
 		Log: t.daemon.Log,
 	})

@@ -30,6 +30,8 @@ const ignoredRetry = time.Hour
 // sparesWake answers a request for id that is not to wake it, if it sleeps; false: the
 // request takes its usual way.
 func (h *Handler) sparesWake(w http.ResponseWriter, r *http.Request, id tenement.InstanceID) bool {
+	delete(r.Header, "X-Tenement-Cron") // package agenda says so, and nobody else
+	delete(r.Header, "X-Tenement-Cron-Time")
 	if h.config.Resting == nil {
 		return false
 	}

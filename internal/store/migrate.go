@@ -114,6 +114,18 @@ CREATE TABLE alarms (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alarms_by_due ON alarms (due);
 `,
+	// How far the cron lines have come. A line has one row, however many instances it is for.
+	`
+CREATE TABLE cron (
+	service  TEXT NOT NULL,
+	line     TEXT NOT NULL,
+	schedule TEXT NOT NULL,
+	slot     INTEGER NOT NULL, -- for which time it was run last; when it was first seen, at first
+	reached  TEXT NOT NULL,    -- the last instance that it was run on then
+	done     INTEGER NOT NULL, -- 1: on all of them
+	PRIMARY KEY (service, line)
+) STRICT, WITHOUT ROWID;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

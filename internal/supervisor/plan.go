@@ -97,10 +97,11 @@ func (s *Supervisor) outdated(i *instance) bool {
 	return l != nil && now != nil && !sameProgram(*l.service, *now)
 }
 
-// sameProgram reports whether two recipes start the same process. Who else may wake it is
-// asked while there is none.
+// sameProgram reports whether two recipes start the same process. Who else wakes it, and when,
+// is no concern of that.
 func sameProgram(a, b tenement.Service) bool {
 	a.Wake, b.Wake = tenement.WakeRules{Self: a.Wake.Self}, tenement.WakeRules{Self: b.Wake.Self}
+	a.Cron, b.Cron = nil, nil
 	return reflect.DeepEqual(a, b)
 }
 
