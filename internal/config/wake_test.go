@@ -80,7 +80,7 @@ command = 'a'
 [service.api.cron]
 nightly = { schedule = "0 3 * * *", path = "/jobs/nightly?all=1" }
 report = { schedule = "30 8-18/2 * * 1-5", path = "/report", method = "PUT", timezone = "Europe/Berlin", spread = 0, timeout = "5m" }
-either = { schedule = "0 0 13 * 5", path = "/" }
+either = { schedule = "0 0 10 * 5", path = "/" }
 weekly = { schedule = "@weekly", path = "/" }
 `, Overrides{}).Services["api"]
 	nightly := tenement.CronLine{
@@ -94,7 +94,7 @@ weekly = { schedule = "@weekly", path = "/" }
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	from := time.Date(2026, 3, 6, 12, 0, 0, 0, time.UTC) // a Friday
-	for n, want := range []string{"2026-03-07T03:00:00Z", "2026-03-06T13:30:00Z", "2026-03-13T00:00:00Z", "2026-03-08T00:00:00Z"} {
+	for n, want := range []string{"2026-03-07T03:00:00Z", "2026-03-06T13:30:00Z", "2026-03-10T00:00:00Z", "2026-03-08T00:00:00Z"} {
 		if got := service.Cron[n].Times.Next(from).UTC().Format(time.RFC3339); got != want {
 			t.Errorf("%s is run next at %s, want %s", service.Cron[n].Schedule, got, want)
 		}
