@@ -151,8 +151,11 @@ func (l *fakeLease) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Host != l.id.Name+".test" || r.Header.Get(cronHeader) == "" || r.Header.Get(cronAtHeader) == "" {
 		l.world.t.Errorf("asked %s for %s with %v", l.id, r.Host, r.Header)
 	}
+	l.world.mu.Lock()
+	answer := l.world.answer
+	l.world.mu.Unlock()
 	select {
-	case <-time.After(l.world.answer):
+	case <-time.After(answer):
 		return &http.Response{Status: "204 No Content", Body: io.NopCloser(strings.NewReader("done"))}, nil
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
@@ -254,7 +257,9 @@ func TestCronDoesNotOverlap(t *testing.T) {
 	lines := nightly(time.Hour, 0)
 	lines[0].Timeout = 90 * time.Minute
 	simulate(t, lines, func(w *world) {
+		w.mu.Lock()
 		w.answer = 3 * time.Hour
+		w.mu.Unlock()
 		pass(2 * time.Hour)
 		left := " cron nightly: left out, because the run before still goes on"
 		w.wantDone("2h0m0s alice"+left, "2h0m0s bob"+left, "2h0m0s carol"+left)
