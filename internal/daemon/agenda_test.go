@@ -175,18 +175,21 @@ func TestCronHeaderIsOurs(t *testing.T) {
 	t.Parallel()
 	s := build(t, settings+service("api", ""))
 	s.spawn("api:alice")
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://alice.api.localhost/headers", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("X-Tenement-Cron", "nightly")
-	answer, err := s.http.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil || strings.Contains(string(body), "nightly") || !strings.Contains(string(body), "alice.api.localhost") {
-		t.Errorf("the program sees %s, %v", body, err)
+	for range 3 { // the first one wakes it, the others find it ready
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://alice.api.localhost/headers", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Tenement-Cron", "nightly")
+		request.Header.Set("x-tenement-cron-time", "nightly")
+		answer, err := s.http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close() // all was read
+		if err != nil || strings.Contains(string(body), "nightly") || !strings.Contains(string(body), "alice.api.localhost") {
+			t.Errorf("the program sees %s, %v", body, err)
+		}
 	}
 }

@@ -188,10 +188,12 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (net.Listener, err
 // run serves until ctx ends, another daemon has taken over, or a part breaks.
 func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os.Signal) error {
 	admin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.tenancy.Load().serveAPI(w, r) })
-	front := proxy.NewServer(d.lastRequests(proxy.New(proxy.Config{
+	front := proxy.NewServer(proxy.New(proxy.Config{
 		Lookup:  d.lookup,
 		Pick:    func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },
 		Acquire: d.acquire,
+		Ready:   func(id tenement.InstanceID) (tenement.Lease, bool) { return d.tenancy.Load().supervisor.Ready(id) },
+		Leaving: d.isUpgraded,
 		MaxBody: d.maxBody,
 		Resting: d.resting,
 		Asleep: func(ctx context.Context, id tenement.InstanceID) (time.Time, bool) {
@@ -200,7 +202,7 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 		Admin:          admin,
 		TrustedProxies: d.trustedProxies,
 		Log:            d.Log,
-	})), d.Log)
+	}))
 	d.localServer = newLocalServer(admin, d.Log)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -225,22 +227,19 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 	return errors.Join(err, d.servers.Wait())
 }
 
-// lastRequests closes every connection, in good order, once another daemon serves.
-func (d *daemon) lastRequests(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d.isUpgraded() {
-			w.Header().Set("Connection", "close")
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
 func (d *daemon) serveLocal(l net.Listener) {
 	d.local = l
 	d.serve(d.localServer, l)
 }
 
-func (d *daemon) serve(s *http.Server, l net.Listener) {
+// server is a [proxy.Server] or an [http.Server].
+type server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+	Close() error
+}
+
+func (d *daemon) serve(s server, l net.Listener) {
 	d.servers.Go(func() error {
 		err := s.Serve(l)
 		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) { // by us
@@ -280,7 +279,7 @@ func (d *daemon) succeed(ctx context.Context, before *predecessor) error {
 }
 
 // end ends everything, or what is left of it once another daemon serves.
-func (d *daemon) end(ctx context.Context, servers ...*http.Server) error {
+func (d *daemon) end(ctx context.Context, servers ...server) error {
 	d.changing.Lock() // so that nothing is half way to another daemon
 	upgraded := d.isUpgraded()
 	d.changing.Unlock()
@@ -304,7 +303,7 @@ func (d *daemon) end(ctx context.Context, servers ...*http.Server) error {
 const shutdownTime = 30 * time.Second
 
 // shutdown lets requests under way end within limit.
-func (d *daemon) shutdown(ctx context.Context, limit time.Duration, servers ...*http.Server) error {
+func (d *daemon) shutdown(ctx context.Context, limit time.Duration, servers ...server) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var group errgroup.Group

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"testing"
 	"time"
@@ -101,23 +99,6 @@ func TestNothingChangesAnUpgradedDaemon(t *testing.T) {
 	}
 	if _, err := d.upgrade(t.Context()); tenement.CodeOf(err) != tenement.CodeConflict {
 		t.Errorf("upgrade: %v", err)
-	}
-}
-
-func TestLastRequestsCloseTheirConnections(t *testing.T) {
-	t.Parallel()
-	d := &daemon{upgraded: make(chan struct{})}
-	ask := func() string {
-		w := httptest.NewRecorder()
-		d.lastRequests(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody))
-		return w.Header().Get("Connection")
-	}
-	if got := ask(); got != "" {
-		t.Errorf("before: %q", got)
-	}
-	close(d.upgraded)
-	if got := ask(); got != "close" {
-		t.Errorf("after: %q", got)
 	}
 }
 

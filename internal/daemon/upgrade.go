@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -335,7 +334,7 @@ func (s *successor) abandon() {
 const lingerTime = 2 * time.Second
 
 // leave serves out what was begun before another daemon took over.
-func (d *daemon) leave(ctx context.Context, servers ...*http.Server) error {
+func (d *daemon) leave(ctx context.Context, servers ...server) error {
 	ctx = context.WithoutCancel(ctx)
 	closeListeners := errors.Join(d.front.Close(), d.local.Close())
 	var limit time.Duration

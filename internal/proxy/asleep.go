@@ -27,11 +27,18 @@ const (
 // costs a site nothing in their eyes unless it lasts for days.
 const ignoredRetry = time.Hour
 
+// What the requests of cron lines say (package agenda), and nobody else's: it is taken away
+// from them, on either way through the proxy.
+const (
+	cronHeader   = "X-Tenement-Cron"
+	cronAtHeader = "X-Tenement-Cron-Time"
+)
+
 // sparesWake answers a request for id that is not to wake it, if it sleeps; false: the
 // request takes its usual way.
 func (h *Handler) sparesWake(w http.ResponseWriter, r *http.Request, id tenement.InstanceID) bool {
-	delete(r.Header, "X-Tenement-Cron") // package agenda says so, and nobody else
-	delete(r.Header, "X-Tenement-Cron-Time")
+	delete(r.Header, cronHeader)
+	delete(r.Header, cronAtHeader)
 	if h.config.Resting == nil {
 		return false
 	}

@@ -30,6 +30,7 @@ func asleepFront(t *testing.T, change func(*tenement.Service), asleep bool, live
 	service := &tenement.Service{Name: "api", Wake: rules(), Health: tenement.HealthCheck{Path: "/up"}}
 	change(service)
 	return newFront(t, lives, func(_ *world, c *Config) {
+		c.Ready = nil // or its fake process would answer
 		c.Resting = func(tenement.InstanceID) *tenement.Service { return service }
 		c.Asleep = func(context.Context, tenement.InstanceID) (time.Time, bool) { return wellAt, asleep }
 	})

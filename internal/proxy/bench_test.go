@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -63,21 +64,20 @@ func BenchmarkProxy(b *testing.B) {
 	ours := New(Config{
 		Lookup:  func(string, string) route.Target { return route.Target{Kind: route.Instance, ID: alice} },
 		Acquire: func(context.Context, tenement.InstanceID) (tenement.Lease, error) { return lease, nil },
+		Ready:   func(tenement.InstanceID) (tenement.Lease, bool) { return lease, true },
 	})
-	direct := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(kilobyte) })
+	none := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(kilobyte) })
 	for _, bench := range []struct {
 		name    string
+		direct  *Handler
 		handler http.Handler
-	}{{"none", direct}, {"httputil", bare}, {"tenement", ours}} {
+	}{{"none", nil, none}, {"httputil", nil, bare}, {"net/http", nil, ours}, {"direct", ours, ours}} {
 		b.Run(bench.name, func(b *testing.B) {
-			server := httptest.NewUnstartedServer(nil)
-			server.Config = NewServer(bench.handler, New(Config{}).log)
-			server.Start()
-			defer server.Close()
-			client := server.Client()
+			addr := serve(b, bench.direct, bench.handler)
+			client := &http.Client{Timeout: patience}
 			b.ReportAllocs()
 			for b.Loop() {
-				res, err := client.Get(server.URL)
+				res, err := client.Get("http://" + addr)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -86,6 +86,20 @@ func BenchmarkProxy(b *testing.B) {
 			}
 		})
 	}
+}
+
+// serve runs a front on a port of its own.
+func serve(t testing.TB, direct *Handler, all http.Handler) (addr string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := newServer(direct, all, slog.New(slog.DiscardHandler))
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Close(); <-served })
+	return listener.Addr().String()
 }
 
 func BenchmarkUnknownHost(b *testing.B) {

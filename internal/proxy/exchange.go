@@ -43,12 +43,17 @@ type exchange struct {
 	lease   tenement.Lease
 	cancel  context.CancelCauseFunc // breaks off what is under way with the tenant
 	tunnel  tunnel
-	upgrade string // of a 426, which must name the protocol it asks for
-	sent    bool   // a process that died had read of the request: perhaps it died of it
+	upgrade string         // of a 426, which must name the protocol it asks for
+	before  *failedAttempt // nil if nobody has tried
+	sent    bool           // a process that died had read of the request: perhaps it died of it
 }
 
 func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{handler: h, in: r, cancel: func(error) {}}
+	if c, ok := r.Context().Value(connKey{}).(*frontConn); ok && c.failed != nil {
+		x.before = c.failed
+		x.sent = x.before.sent
+	}
 	x.writer = newResponseWriter(w, r, h.config.ClientStall, func() { x.cancel(errNotTaken) })
 	x.writer.adopt = x.adopt
 	return x
@@ -60,7 +65,9 @@ func (x *exchange) serve(target route.Target) {
 		x.body = newRequestBody(x.in, x.writer.control, x.handler.config.ClientStall)
 	}
 	x.id = target.ID
-	if target.Kind == route.Service {
+	if x.before != nil {
+		x.id = x.before.id
+	} else if target.Kind == route.Service {
 		id, err := x.handler.config.Pick(target.ID.Service)
 		if err != nil {
 			x.fail(nil, nil, err)
@@ -117,7 +124,13 @@ func (x *exchange) release() {
 func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(out.Context())
 	x.cancel = cancel
-	for retries := 0; ; retries++ {
+	retries := 0
+	if x.before != nil {
+		if retries++; !awaitGone(ctx, x.before.gone) {
+			return nil, x.before.err
+		}
+	}
+	for ; ; retries++ {
 		if err := x.acquire(ctx); err != nil {
 			return nil, err
 		}
@@ -126,7 +139,7 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 			x.answered(out, res)
 			return res, nil
 		}
-		if !again || retries == maxRetries || !x.awaitGone(ctx) {
+		if !again || retries == maxRetries || !awaitGone(ctx, x.lease.Gone()) {
 			return nil, err
 		}
 		x.release()
@@ -166,7 +179,11 @@ func (x *exchange) attempt(ctx context.Context, out *http.Request) (res *http.Re
 	errors.As(err, &failure)
 	again = unread && !failure.answered && (!failure.sent || idempotent(out.Method) && !x.sent)
 	x.sent = x.sent || failure.sent
-	return nil, again, &tenement.Error{Code: tenement.CodeBroken, Op: "forward", Err: err}
+	return nil, again, brokenBy(err)
+}
+
+func brokenBy(err error) error {
+	return &tenement.Error{Code: tenement.CodeBroken, Op: "forward", Err: err}
 }
 
 // idempotent is RFC 9110 §9.2.2. Methods we do not know are not.
@@ -178,12 +195,12 @@ func idempotent(method string) bool {
 	return false
 }
 
-// awaitGone reports whether the leased process has died, waiting a little for it.
-func (x *exchange) awaitGone(ctx context.Context) bool {
+// awaitGone reports whether a process has died, waiting a little for it.
+func awaitGone(ctx context.Context, gone <-chan struct{}) bool {
 	timer := time.NewTimer(goneWait)
 	defer timer.Stop()
 	select {
-	case <-x.lease.Gone():
+	case <-gone:
 		return true
 	case <-timer.C:
 	case <-ctx.Done():
@@ -230,7 +247,7 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 	if x.in.Context().Err() != nil && !blamed {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
-	x.report(reply, err)
+	x.handler.report(x.in.Context(), x.id, reply, err)
 	if x.writer.begun() {
 		panic(http.ErrAbortHandler)
 	}
@@ -239,7 +256,7 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 
 // report logs what an operator wants to know. Why an instance cannot be started
 // is the supervisor's to report, and what clients do wrong is nobody's business.
-func (x *exchange) report(reply *answer, err error) {
+func (h *Handler) report(ctx context.Context, id tenement.InstanceID, reply *answer, err error) {
 	level := slog.LevelDebug
 	switch reply.code {
 	case tenement.CodeInternal:
@@ -247,8 +264,8 @@ func (x *exchange) report(reply *answer, err error) {
 	case tenement.CodeBroken, tenement.CodeTimeout:
 		level = slog.LevelWarn
 	}
-	x.handler.log.Log(x.in.Context(), level, "request failed",
-		"instance", x.id.String(), "code", string(reply.code), "status", reply.status, "error", fmt.Sprint(err))
+	h.log.Log(ctx, level, "request failed",
+		"instance", id.String(), "code", string(reply.code), "status", reply.status, "error", fmt.Sprint(err))
 }
 
 // responseBody reports, once, a tenant that breaks off in the middle.
@@ -260,7 +277,7 @@ type responseBody struct {
 func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF && b.exchange.in.Context().Err() == nil {
-		b.exchange.report(broken, err)
+		b.exchange.handler.report(b.exchange.in.Context(), b.exchange.id, broken, err)
 	}
 	return n, err
 }

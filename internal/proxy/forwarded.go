@@ -23,21 +23,27 @@ func setForwarding(out http.Header, in *http.Request, trusted bool) {
 			delete(out, name)
 		}
 	}
-	addr, known := address(in.RemoteAddr)
 	hop := element{host: in.Host, proto: "http"}
 	if in.TLS != nil {
 		hop.proto = "https"
 	}
-	if known {
+	if addr, known := address(in.RemoteAddr); known {
 		hop.client = addr.String()
-		out[forwardedFor] = []string{hop.client}
 	}
-	out[forwardedHost] = []string{hop.host}
-	out[forwardedProto] = []string{hop.proto}
-	out[forwarded] = []string{hop.String()}
+	hop.set(out)
 	if trusted {
 		keepForwarding(out, in.Header, hop)
 	}
+}
+
+// set says what e knows. What e.client is empty for, it does not know.
+func (e element) set(out http.Header) {
+	if e.client != "" {
+		out[forwardedFor] = []string{e.client}
+	}
+	out[forwardedHost] = []string{e.host}
+	out[forwardedProto] = []string{e.proto}
+	out[forwarded] = []string{e.String()}
 }
 
 // keepForwarding puts what a trusted proxy says before what we say.
@@ -131,15 +137,20 @@ func writeValue(b *strings.Builder, s string) {
 	b.WriteByte('"')
 }
 
-func isToken(s string) bool {
+// isToken reports whether s is a token (RFC 9110 §5.6.2).
+func isToken[T string | []byte](s T) bool {
 	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
+		if !tokenBytes[s[i]] {
 			return false
 		}
 	}
-	return s != ""
+	return len(s) > 0
 }
+
+var tokenBytes = func() (is [256]bool) {
+	for c := range is {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		is[c] = letter || '0' <= c && c <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c))
+	}
+	return is
+}()

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,21 +113,30 @@ func (w *world) counts() (acquired, held int) {
 	return w.acquired, w.held
 }
 
+func (w *world) inUse() bool {
+	_, held := w.counts()
+	return held > 0
+}
+
 // front is a whole proxy on a port of its own.
 type front struct {
 	*world
 	addr     string
 	handler  *Handler
-	handlers sync.WaitGroup
+	handlers atomic.Int64 // that run
 	client   *http.Client
 }
 
 // newFront serves the lives as api:alice. The configuration may be changed by edit.
 func newFront(t testing.TB, lives []*life, edit func(*world, *Config)) *front {
 	t.Helper()
+	ctx := t.Context()
 	w := &world{t: t, lives: lives}
 	f := &front{world: w}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if _, fuzzing := t.(*testing.F); fuzzing { // which has no use of its own for it
+		log = slog.New(slog.DiscardHandler)
+	}
 	c := Config{
 		Lookup: func(host, _ string) route.Target {
 			switch host, _, _ = strings.Cut(host, ":"); host {
@@ -142,14 +153,24 @@ func newFront(t testing.TB, lives []*life, edit func(*world, *Config)) *front {
 		Acquire: w.acquire,
 		Log:     log,
 	}
+	c.Ready = func(id tenement.InstanceID) (tenement.Lease, bool) {
+		if len(lives) == 0 {
+			return nil, false
+		}
+		if _, ours := lives[0].tr.(*upstream); !ours {
+			return nil, false
+		}
+		lease, err := c.Acquire(ctx, id)
+		return lease, err == nil
+	}
 	if edit != nil {
 		edit(w, &c)
 	}
 	h := New(c)
 	f.handler = h
-	server := NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	server := newServer(h, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		f.handlers.Add(1)
-		defer f.handlers.Done()
+		defer f.handlers.Add(-1)
 		h.ServeHTTP(rw, r)
 	}), log)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -164,9 +185,11 @@ func newFront(t testing.TB, lives []*life, edit func(*world, *Config)) *front {
 		f.client.CloseIdleConnections()
 		server.Close()
 		<-served
-		f.handlers.Wait()
 		for _, l := range lives {
 			l.tr.CloseIdleConnections()
+		}
+		for begun := time.Now(); (w.inUse() || f.handlers.Load() > 0) && time.Since(begun) < patience; {
+			runtime.Gosched()
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -249,6 +272,7 @@ func newRawTenant(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) 
 	}
 	var conns sync.WaitGroup
 	accepting := make(chan struct{})
+	ctx := t.Context()
 	go func() {
 		defer close(accepting)
 		for n := 0; ; n++ {
@@ -257,7 +281,7 @@ func newRawTenant(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) 
 				return
 			}
 			conns.Add(1)
-			stop := context.AfterFunc(t.Context(), func() { c.Close() })
+			stop := context.AfterFunc(ctx, func() { c.Close() })
 			go func() {
 				defer conns.Done()
 				defer stop()

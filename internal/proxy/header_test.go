@@ -86,7 +86,7 @@ func TestRequestHeaders(t *testing.T) {
 	}{
 		"nothing is added": {nil, ours()},
 		"credentials, duplicates and what we do not know": {
-			[]string{"Authorization: Bearer x", "Cookie: a=1", "Cookie: b=2", "X-Real-IP: 1.2.3.4", "Accept-Encoding: br", "User-Agent: it", "X-A: 2", "X-A: 1", "Via: 1.0 x"},
+			[]string{"Authorization: Bearer x", "Cookie: a=1", "Cookie: b=2", "X-Real-Ip: 1.2.3.4", "Accept-Encoding: br", "User-Agent: it", "X-A: 2", "X-A: 1", "Via: 1.0 x"},
 			with(ours(), "Authorization", "Bearer x", "Cookie", "a=1", "Cookie", "b=2", "X-Real-Ip", "1.2.3.4", "Accept-Encoding", "br", "User-Agent", "it", "X-A", "2", "X-A", "1", "Via", "1.0 x"),
 		},
 		"hop by hop": {

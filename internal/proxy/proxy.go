@@ -38,6 +38,14 @@ type Config struct {
 	// a process that serves. Its errors are answered by their code.
 	Acquire func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error)
 
+	// Ready is Acquire for an instance that has a process that serves at this instant,
+	// without waiting; false: it has none. When nil, everything goes through Acquire.
+	Ready func(id tenement.InstanceID) (tenement.Lease, bool)
+
+	// Leaving reports whether every connection is to be closed, in good order, behind its
+	// next response; nil: never.
+	Leaving func() bool
+
 	// MaxBody is the largest request body of a service, 0 for any, so that one
 	// which announces more is refused before it wakes anything. When nil, such a
 	// request is refused once the instance is awake.
@@ -95,6 +103,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 
+	if leaving := h.config.Leaving; leaving != nil && leaving() {
+		w.Header().Set("Connection", "close")
+	}
 	target := h.config.Lookup(r.Host, r.URL.Path)
 	if target.Kind == route.None || target.Kind == route.Admin && h.config.Admin == nil {
 		refuse(w, r, notFound)

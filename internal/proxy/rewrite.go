@@ -60,15 +60,15 @@ func (h *Handler) trusts(remote string) bool {
 	if h.config.TrustedProxies == nil {
 		return false
 	}
-	trusted := h.config.TrustedProxies()
-	if len(trusted) == 0 {
-		return false
-	}
 	addr, ok := address(remote)
-	if !ok {
+	return ok && h.trustsAddr(addr)
+}
+
+func (h *Handler) trustsAddr(addr netip.Addr) bool {
+	if h.config.TrustedProxies == nil || !addr.IsValid() {
 		return false
 	}
-	for _, prefix := range trusted {
+	for _, prefix := range h.config.TrustedProxies() {
 		if prefix.Contains(addr) {
 			return true
 		}

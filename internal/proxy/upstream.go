@@ -100,16 +100,24 @@ func unsent(req *http.Request, err error) error {
 	return &sendError{err: err}
 }
 
-// take gives the connection used last, if it is still good, or a new one.
+// take gives a kept connection or a new one.
 func (u *upstream) take(ctx context.Context) (*upstreamConn, error) {
+	if c := u.takeKept(); c != nil {
+		return c, nil
+	}
+	return u.open(ctx)
+}
+
+// takeKept gives the connection used last that is still good, or nil.
+func (u *upstream) takeKept() *upstreamConn {
 	for c := u.pop(); c != nil; c = u.pop() {
 		if c.isGood() {
 			c.kept = true
-			return c, nil
+			return c
 		}
 		c.close()
 	}
-	return u.open(ctx)
+	return nil
 }
 
 func (u *upstream) pop() *upstreamConn {

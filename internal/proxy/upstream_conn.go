@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +37,8 @@ type upstreamConn struct {
 	kept      bool  // it has served a request before
 	heard     bool  // something came since the request began
 	budget    int64 // bytes that may still come; read by the exchange alone
+
+	direct *directAnswer // what it serves or served last, with deadlines for reading; or nil
 
 	writeFailed bool // by whoever sends
 
@@ -68,10 +71,13 @@ func (r *upstreamReader) Read(p []byte) (int, error) {
 	if r.budget <= 0 {
 		return 0, errHeaderTooLong
 	}
-	if r.raw != nil {
+	if r.raw != nil && r.heard {
 		_ = r.raw.Control(quickAck) // only for speed
 	}
 	n, err := r.conn.Read(p)
+	if err != nil && r.direct != nil && errors.Is(err, os.ErrDeadlineExceeded) && r.direct.beginWatch() {
+		n, err = r.conn.Read(p)
+	}
 	r.budget -= int64(n)
 	r.heard = r.heard || n > 0
 	return n, err
@@ -91,6 +97,10 @@ func (w *upstreamWriter) Write(p []byte) (int, error) {
 func (c *upstreamConn) roundTrip(req *http.Request) (*http.Response, *sendError) {
 	ctx := req.Context()
 	c.heard, c.budget = false, maxResponseHeader
+	if c.direct != nil {
+		c.direct = nil
+		_ = c.conn.SetReadDeadline(time.Time{}) // fails when it is closed, which shows at once
+	}
 	e := &upstreamExchange{c: c, ctx: ctx, stop: context.AfterFunc(ctx, c.close)}
 	res, err := e.run(req)
 	if err == nil {

@@ -226,21 +226,24 @@ func TestResponseHeaderIsBounded(t *testing.T) {
 	}
 }
 
+// rawAnswers are what tenants may say, rightly or wrongly.
+var rawAnswers = []string{
+	"", "hello", "HTTP/1.1 200 OK\r\n\r\nuntil the end",
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore",
+	"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok",
+	"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n",
+	"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: v\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n2\r\nok\r\n",
+	"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.0 500 No\r\nA: b\r\n\r\nbody",
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+	"HTTP/1.1 99999999 OK\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n folded: x\r\n\r\n",
+}
+
 // FuzzUpstream compares what comes of any bytes that a process may answer with what the
 // standard library's transport makes of them.
 func FuzzUpstream(f *testing.F) {
-	for _, answer := range []string{
-		"", "hello", "HTTP/1.1 200 OK\r\n\r\nuntil the end",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore",
-		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok",
-		"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n",
-		"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: v\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n2\r\nok\r\n",
-		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.0 500 No\r\nA: b\r\n\r\nbody",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
-		"HTTP/1.1 99999999 OK\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n folded: x\r\n\r\n",
-	} {
+	for _, answer := range rawAnswers {
 		f.Add(answer, false)
 		f.Add(answer, true)
 	}

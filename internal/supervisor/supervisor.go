@@ -177,12 +177,21 @@ func (s *Supervisor) AcquireLater(ctx context.Context, id tenement.InstanceID) (
 	return s.acquire(ctx, id, false)
 }
 
-// acquire is Acquire; request is false when only the operator waits.
-func (s *Supervisor) acquire(ctx context.Context, id tenement.InstanceID, request bool) (tenement.Lease, error) {
+// Ready is Acquire for an instance that has a process that serves at this instant. It
+// neither waits nor wakes; false says that it has none.
+func (s *Supervisor) Ready(id tenement.InstanceID) (tenement.Lease, bool) {
 	if i := s.owner(id); i != nil {
 		if l := i.serving.Load(); l != nil && l.enter() {
-			return l, nil
+			return l, true
 		}
+	}
+	return nil, false
+}
+
+// acquire is Acquire; request is false when only the operator waits.
+func (s *Supervisor) acquire(ctx context.Context, id tenement.InstanceID, request bool) (tenement.Lease, error) {
+	if lease, ok := s.Ready(id); ok {
+		return lease, nil
 	}
 	return s.await(ctx, id, request)
 }

@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +14,8 @@ import (
 func TestNothingFollowsARequestInChunks(t *testing.T) {
 	t.Parallel()
 	seen := make(chan string, 2)
-	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.URL.Path }), slog.New(slog.DiscardHandler))
-	server.Start()
-	t.Cleanup(server.Close)
-	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	addr := serve(t, New(Config{Lookup: nowhere}), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.URL.Path }))
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

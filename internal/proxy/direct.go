@@ -1,0 +1,592 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/textproto"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"tenement"
+	"tenement/internal/route"
+)
+
+const (
+	// quickPatience is how long a tenant may be silent until its client is watched: most
+	// have answered by then, and watching takes a goroutine.
+	quickPatience = 20 * time.Millisecond
+
+	// directDial bounds a connection to a process that is ready, most of which take 0.1 ms.
+	directDial = 5 * time.Second
+)
+
+// errLeft ends an exchange whose client has gone.
+var errLeft = errors.New("the client has gone")
+
+// directAnswer is one request on its way to a process that was ready, and its response.
+// It has no goroutine, no timer and no [http.Request]; what it does not know is passed
+// on to net/http. It lives in its connection and serves one request after the other.
+type directAnswer struct {
+	c     *frontConn
+	id    tenement.InstanceID
+	lease tenement.Lease
+	up    *upstreamConn
+	begun time.Time
+	watch *clientWatch // nil: the client is not watched
+	res   responseHead
+
+	left     bool // the client, as was seen
+	answered bool // the header of the response is there
+	close    bool // the connection, behind the response
+}
+
+// failedAttempt is why a request was not answered directly: the process that was to
+// answer it said nothing. It is for another process, if that one has ended.
+type failedAttempt struct {
+	id   tenement.InstanceID
+	err  error
+	sent bool // it may have read of the request
+	gone <-chan struct{}
+}
+
+// direct answers the request at hand. If it reports false, nothing has happened that
+// net/http may not let happen again. An error ends the connection.
+func (c *frontConn) direct() (answered bool, err error) {
+	config := &c.server.handler.config
+	if config.Ready == nil || config.Leaving != nil && config.Leaving() {
+		return false, nil
+	}
+	if !bytes.Equal(c.head.host, []byte(c.host)) {
+		c.host, c.origin = string(c.head.host), nil
+	}
+	path, ok := c.head.path()
+	if !ok {
+		return false, nil
+	}
+	target := config.Lookup(c.host, path)
+	switch target.Kind {
+	case route.Instance:
+	case route.Service:
+		if target.ID, err = config.Pick(target.ID.Service); err != nil {
+			return false, nil //nolint:nilerr // net/http says it
+		}
+	default:
+		return false, nil
+	}
+	lease, ok := config.Ready(target.ID)
+	if !ok {
+		return false, nil
+	}
+	defer lease.Release()
+	pool, ok := lease.Transport().(*upstream)
+	if !ok {
+		return false, nil
+	}
+	c.answer = directAnswer{c: c, id: target.ID, lease: lease}
+	return c.answer.run(pool)
+}
+
+// run sends the request and forwards the response.
+func (a *directAnswer) run(pool *upstream) (answered bool, err error) {
+	defer a.end()
+	a.up = pool.takeKept()
+	if a.up != nil {
+		err = a.ask()
+	}
+	if a.up == nil || err != nil && !a.up.heard && !errors.Is(err, os.ErrDeadlineExceeded) && !a.endWatch() {
+		if err = a.connect(pool); err == nil {
+			err = a.ask()
+		}
+	}
+	switch {
+	case err == nil:
+		return true, a.forward()
+	case a.endWatch():
+		return false, errLeft
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return true, a.refuse(errTooSlow)
+	case a.up != nil && a.up.heard:
+		return true, a.refuse(brokenBy(err))
+	}
+	a.c.failed = &failedAttempt{id: a.id, err: brokenBy(err), sent: a.up != nil, gone: a.lease.Gone()}
+	return false, nil
+}
+
+// connect makes a connection to the process, instead of one that it closed meanwhile.
+func (a *directAnswer) connect(pool *upstream) error {
+	a.end()
+	ctx, cancel := context.WithTimeout(a.c.ctx, directDial)
+	defer cancel()
+	up, err := pool.open(ctx)
+	if err == nil {
+		a.up = up
+	}
+	return err
+}
+
+// ask sends the request and reads the header of the response.
+func (a *directAnswer) ask() error {
+	a.up.heard, a.up.budget, a.up.direct = false, maxResponseHeader, a
+	a.begun = time.Now()
+	if err := a.up.conn.SetReadDeadline(a.begun.Add(quickPatience)); err != nil {
+		return err
+	}
+	if err := a.send(); err != nil {
+		return err
+	}
+	return a.readHead()
+}
+
+// send writes the request.
+func (a *directAnswer) send() error {
+	c := a.c
+	out := append(c.out[:0], c.head.method...)
+	out = append(append(append(out, ' '), c.head.target...), " HTTP/1.1\r\nHost: "...)
+	out = append(append(out, c.head.host...), "\r\n"...)
+	for _, f := range c.head.fields {
+		out = f.append(out)
+	}
+	out = append(c.appendOrigin(out), "\r\n"...)
+	c.out = out
+	_, err := a.up.conn.Write(out)
+	return err
+}
+
+func (f field) append(b []byte) []byte {
+	return append(append(append(append(b, f.name...), ": "...), f.value...), "\r\n"...)
+}
+
+// appendOrigin appends the fields that say where the request comes from.
+func (c *frontConn) appendOrigin(b []byte) []byte {
+	trusted := len(c.head.forwarding) > 0 && c.server.handler.trustsAddr(c.client)
+	if c.origin != nil && !trusted {
+		return append(b, c.origin...)
+	}
+	hop := element{host: c.host, proto: "http"}
+	if c.client.IsValid() {
+		hop.client = c.client.String()
+	}
+	header := make(http.Header, 4)
+	hop.set(header)
+	if trusted {
+		in := make(http.Header, len(c.head.forwarding))
+		for _, f := range c.head.forwarding {
+			if bytes.IndexByte(f.name, '_') < 0 {
+				in.Add(string(f.name), string(f.value))
+			}
+		}
+		for name, values := range in {
+			if _, ours := header[name]; !ours {
+				header[name] = values
+			}
+		}
+		keepForwarding(header, in, hop)
+	}
+	from := len(b)
+	for name, values := range header {
+		for _, value := range values {
+			b = field{[]byte(name), []byte(value)}.append(b)
+		}
+	}
+	if !trusted {
+		c.origin = bytes.Clone(b[from:])
+	}
+	return b
+}
+
+// readHead reads the header of the response; interim ones are forwarded.
+func (a *directAnswer) readHead() error {
+	for {
+		head, err := a.awaitHead()
+		if err != nil {
+			return err
+		}
+		if err := a.res.parse(head, a.c.fields); err != nil {
+			return err
+		}
+		a.c.fields = a.res.fields
+		if a.res.status >= 200 {
+			return nil
+		}
+		if a.res.status != http.StatusContinue { // which nobody waits for
+			if err := a.c.writeOut(append(a.appendFields(a.appendStatus(a.c.out[:0])), "\r\n"...)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// awaitHead reads up to the empty line, and returns that, too. The bytes are good until
+// more is read.
+func (a *directAnswer) awaitHead() ([]byte, error) {
+	r := a.up.r
+	for seen := 0; ; {
+		if _, err := r.Peek(seen + 1); err != nil {
+			return nil, err
+		}
+		window, _ := r.Peek(r.Buffered()) // never more than there is
+		if end := headEnd(window, max(0, seen-2)); end >= 0 {
+			_, _ = r.Discard(end)
+			return window[:end], nil
+		}
+		if seen = len(window); seen == upstreamBuffer {
+			return a.awaitLongHead()
+		}
+	}
+}
+
+// awaitLongHead is for a header that the connection's buffer cannot hold.
+func (a *directAnswer) awaitLongHead() ([]byte, error) {
+	var head []byte
+	for {
+		piece, err := a.up.r.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return nil, err
+		}
+		head = append(head, piece...)
+		if headEnd(head, max(0, len(head)-len(piece)-2)) >= 0 {
+			return head, nil
+		}
+	}
+}
+
+// headEnd finds the end of the empty line behind a header, -1 if it is not there. The
+// first bytes of b are known not to have it.
+func headEnd(b []byte, from int) int {
+	for {
+		at := bytes.IndexByte(b[from:], '\n')
+		if at < 0 {
+			return -1
+		}
+		from += at + 1
+		if from < len(b) && b[from] == '\n' {
+			return from + 1
+		}
+		if from+1 < len(b) && b[from] == '\r' && b[from+1] == '\n' {
+			return from + 2
+		}
+	}
+}
+
+// beginWatch is called when the process has been silent for a while: the client is watched
+// from now on, and the process has until the service's request timeout to begin. It
+// reports false if that was done before, so that the time is up.
+func (a *directAnswer) beginWatch() bool {
+	if a.watch != nil {
+		return false
+	}
+	a.watch = watchClient(a.c, a.up)
+	var until time.Time
+	if limit := a.lease.Service().Timeouts.Request; limit > 0 && !a.answered {
+		until = a.begun.Add(limit)
+	}
+	return a.up.conn.SetReadDeadline(until) == nil
+}
+
+// endWatch reports whether the client was seen to leave.
+func (a *directAnswer) endWatch() bool {
+	if a.watch != nil {
+		a.left = a.watch.end()
+		a.watch = nil
+	}
+	return a.left
+}
+
+// end closes the connection to the process, unless that was given back.
+func (a *directAnswer) end() {
+	a.endWatch()
+	if a.up != nil {
+		a.up.close()
+		a.up = nil
+	}
+}
+
+// appendStatus appends the status line.
+func (a *directAnswer) appendStatus(b []byte) []byte {
+	b = strconv.AppendInt(append(b, "HTTP/1.1 "...), int64(a.res.status), 10)
+	b = append(b, ' ')
+	if reason := a.res.reason; isText(reason) {
+		b = append(b, reason...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// isText reports whether b has no control characters.
+func isText(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// appendFields appends what is not for us alone.
+func (a *directAnswer) appendFields(b []byte) []byte {
+	for _, f := range a.res.fields {
+		if f.is("Content-Length") || f.isHop(a.res.fields) {
+			continue
+		}
+		b = f.append(b)
+	}
+	return b
+}
+
+// appendHead appends the header of the response as the client gets it.
+func (a *directAnswer) appendHead(b []byte) []byte {
+	c, res := a.c, &a.res
+	b = a.appendFields(a.appendStatus(b))
+	if !res.date {
+		b = append(append(append(b, "Date: "...), httpDate()...), "\r\n"...)
+	}
+	switch body := res.hasBody(c.isHead()); {
+	case body && (res.chunked || res.length < 0):
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case res.length >= 0 && !res.isBare():
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), res.length, 10), "\r\n"...)
+	}
+	upgrade := res.status == http.StatusUpgradeRequired // must name what it asks for (RFC 9110 §15.5.22)
+	for _, f := range res.fields {
+		if upgrade && f.is("Upgrade") || res.chunked && f.is("Trailer") {
+			b = f.append(b)
+		}
+	}
+	switch {
+	case a.close && upgrade:
+		b = append(b, "Connection: close, Upgrade\r\n"...)
+	case a.close:
+		b = append(b, "Connection: close\r\n"...)
+	case upgrade:
+		b = append(b, "Connection: Upgrade\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+func (c *frontConn) isHead() bool { return string(c.head.method) == http.MethodHead }
+
+// forward sends the response, of which the header was read.
+func (a *directAnswer) forward() error {
+	const unbounded = 1<<63 - 1
+	a.up.budget, a.answered = unbounded, true
+	if a.watch != nil { // then the deadline is for the header
+		if err := a.up.conn.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+	}
+	a.close = a.c.head.close || a.c.server.ending.Load()
+	out := a.appendHead(a.c.out[:0])
+	reusable, err := !a.res.close, error(nil)
+	switch {
+	case !a.res.hasBody(a.c.isHead()):
+		err = a.c.writeOut(out)
+	case a.res.chunked:
+		err = a.copyUnknown(out)
+	case a.res.length > 0:
+		err = a.copyKnown(out)
+	default:
+		reusable = false
+		err = a.copyUnknown(out)
+	}
+	if a.endWatch() || err != nil {
+		return errors.Join(err, errLeft)
+	}
+	if reusable && a.up.r.Buffered() == 0 {
+		a.up.pool.put(a.up)
+		a.up = nil
+	}
+	if a.close {
+		return io.EOF
+	}
+	return nil
+}
+
+// copyKnown sends out and a body whose length is known.
+func (a *directAnswer) copyKnown(out []byte) error {
+	left := a.res.length
+	ready, _ := a.up.r.Peek(int(min(int64(a.up.r.Buffered()), left))) // it is there
+	out = append(out, ready...)
+	a.c.out = out
+	if err := a.c.writeOut(out); err != nil {
+		return err
+	}
+	n, _ := a.up.r.Discard(len(ready))
+	if left -= int64(n); left == 0 {
+		return nil
+	}
+	buf := a.c.server.handler.buffers.Get()
+	defer a.c.server.handler.buffers.Put(buf)
+	for left > 0 {
+		n, err := a.up.r.Read(buf[:min(int64(len(buf)), left)])
+		if err != nil {
+			return a.broken(err)
+		}
+		if err := a.c.writeOut(buf[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
+// copyUnknown sends out and a body whose end shows only when it is there, in chunks
+// (RFC 9112 §7.1). What has come is sent when there is no more at the moment.
+func (a *directAnswer) copyUnknown(out []byte) error {
+	var body io.Reader = a.up.r
+	if a.res.chunked {
+		body = httputil.NewChunkedReader(a.up.r)
+	}
+	buf := a.c.server.handler.buffers.Get()
+	defer a.c.server.handler.buffers.Put(buf)
+	for {
+		if a.up.r.Buffered() == 0 || len(out) >= len(buf) {
+			if err := a.c.writeOut(out); err != nil {
+				return err
+			}
+			out = out[:0]
+		}
+		n, err := body.Read(buf)
+		if n > 0 {
+			out = append(strconv.AppendInt(out, int64(n), 16), "\r\n"...)
+			out = append(append(out, buf[:n]...), "\r\n"...)
+		}
+		if errors.Is(err, io.EOF) {
+			out, err = a.appendTrailers(append(out, "0\r\n"...))
+			return errors.Join(err, a.c.writeOut(out))
+		}
+		if err != nil {
+			return errors.Join(a.c.writeOut(out), a.broken(err))
+		}
+	}
+}
+
+// appendTrailers appends what follows the last chunk.
+func (a *directAnswer) appendTrailers(b []byte) ([]byte, error) {
+	if !a.res.chunked {
+		return append(b, "\r\n"...), nil
+	}
+	trailers, err := textproto.NewReader(a.up.r).ReadMIMEHeader()
+	if err != nil {
+		return b[:0], a.broken(err)
+	}
+	for name, values := range trailers {
+		for _, value := range values {
+			if forwardsTrailer(name) {
+				b = field{[]byte(name), []byte(oneLine.Replace(value))}.append(b)
+			}
+		}
+	}
+	return append(b, "\r\n"...), nil
+}
+
+// broken reports a process that broke off in the middle of a response.
+func (a *directAnswer) broken(err error) error {
+	if !a.endWatch() {
+		a.c.server.handler.report(a.c.ctx, a.id, broken, err)
+	}
+	return err
+}
+
+// refuse answers with what went wrong.
+func (a *directAnswer) refuse(err error) error {
+	c := a.c
+	reply := answerTo(err)
+	c.server.handler.report(c.ctx, a.id, reply, err)
+	req, parseErr := http.ReadRequest(bufio.NewReader(bytes.NewReader(c.buf[c.from : c.from+c.head.length])))
+	if parseErr != nil {
+		return parseErr
+	}
+	w := &directReply{header: make(http.Header)}
+	reply.write(w, req, retryAfter(err))
+	out := fmt.Appendf(c.out[:0], "HTTP/1.1 %d %s\r\nDate: %s\r\n", w.status, http.StatusText(w.status), httpDate())
+	for name, values := range w.header {
+		for _, value := range values {
+			out = field{[]byte(name), []byte(value)}.append(out)
+		}
+	}
+	if c.head.close {
+		out = append(out, "Connection: close\r\n"...)
+	}
+	if err := c.writeOut(append(append(out, "\r\n"...), w.body...)); err != nil {
+		return err
+	}
+	if c.head.close {
+		return io.EOF
+	}
+	return nil
+}
+
+// directReply is the [http.ResponseWriter] of an answer of our own.
+type directReply struct {
+	header http.Header
+	status int
+	body   []byte
+}
+
+func (w *directReply) Header() http.Header    { return w.header }
+func (w *directReply) WriteHeader(status int) { w.status = status }
+func (w *directReply) Write(p []byte) (int, error) {
+	w.body = append(w.body, p...)
+	return len(p), nil
+}
+
+// clientWatch notices, while a process is silent, that the client has gone, and breaks the
+// connection to the process off. What the client sends meanwhile is its next request.
+type clientWatch struct {
+	c    *frontConn
+	left atomic.Bool
+	done chan struct{}
+}
+
+func watchClient(c *frontConn, up *upstreamConn) *clientWatch {
+	w := &clientWatch{c: c, done: make(chan struct{})}
+	_ = c.Conn.SetReadDeadline(time.Time{}) // fails when it is closed, which the reader notices
+	go func() {
+		defer close(w.done)
+		for c.to < len(c.buf) {
+			if err := c.more(); err != nil {
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					w.left.Store(true)
+					up.close()
+				}
+				return
+			}
+		}
+	}()
+	return w
+}
+
+// end stops watching, and reports whether the client was seen to leave.
+func (w *clientWatch) end() bool {
+	_ = w.c.Conn.SetReadDeadline(aLongTimeAgo) // fails when it is closed
+	<-w.done
+	_ = w.c.Conn.SetReadDeadline(time.Time{})
+	w.c.idleUntil = time.Time{}
+	return w.left.Load()
+}
+
+// dateNow is the Date field of one second.
+type dateNow struct {
+	second int64
+	text   []byte
+}
+
+var lastDate atomic.Pointer[dateNow]
+
+// httpDate is the time as RFC 9110 §5.6.7 wants it.
+func httpDate() []byte {
+	now := time.Now()
+	if d := lastDate.Load(); d != nil && d.second == now.Unix() {
+		return d.text
+	}
+	d := &dateNow{now.Unix(), now.UTC().AppendFormat(nil, http.TimeFormat)}
+	lastDate.Store(d)
+	return d.text
+}
