@@ -20,6 +20,7 @@ const (
 	CodeConflict        Code = "conflict"        // not in the present state
 	CodeSuspended       Code = "suspended"       // switched off by the operator
 	CodeUnavailable     Code = "unavailable"     // the instance cannot be started now
+	CodeAsleep          Code = "asleep"          // the instance sleeps, and this request does not wake it
 	CodeFull            Code = "full"            // a bound on waiting work, or on what is awake, is reached
 	CodeStorageFull     Code = "storage_full"    // the instance has used up its storage quota
 	CodeTimeout         Code = "timeout"         // the tenant took too long
@@ -41,6 +42,7 @@ var codeTable = map[Code]struct{ httpStatus, exitStatus int }{
 	CodeConflict:        {http.StatusConflict, 1},
 	CodeSuspended:       {http.StatusServiceUnavailable, 1},
 	CodeUnavailable:     {http.StatusServiceUnavailable, 1},
+	CodeAsleep:          {http.StatusServiceUnavailable, 1},
 	CodeFull:            {http.StatusServiceUnavailable, 1},
 	CodeStorageFull:     {http.StatusInsufficientStorage, 1},
 	CodeTimeout:         {http.StatusGatewayTimeout, 1},

@@ -14,9 +14,10 @@ type Instance struct {
 	Weight    int // share of its service's own host; 0 = none
 	Suspended bool
 	CreatedAt time.Time
-	UID       int     // user and group of its processes where they have one of their own; 0 = none yet
-	OOMKills  int     // how often it was ended because memory was short, ever
-	Failure   Failure // the zero value when it did not fail of late
+	UID       int       // user and group of its processes where they have one of their own; 0 = none yet
+	OOMKills  int       // how often it was ended because memory was short, ever
+	HealthyAt time.Time // when its last process but the present one was known to be well last; zero = never
+	Failure   Failure   // the zero value when it did not fail of late
 }
 
 // MaxWeight is the greatest share of a service's host that an instance can have.
@@ -105,6 +106,10 @@ type Status struct {
 	Port       int       // 0 without a process
 	StartedAt  time.Time // of the present process
 	LastActive time.Time // end of the last request
+	HealthyAt  time.Time // it was known to be well last; zero = never
+	NextAlarm  time.Time // it is to be woken next at its own wish; zero = never, or not asked
+	NextCron   time.Time // a cron line is next run for its service; zero = never, or not asked
+	BusyUntil  time.Time // the process has asked not to be put to sleep before; zero = it has not
 	Leases     int       // requests, streams and upgraded connections under way
 	Waiting    int       // requests held until it is ready
 	Restarts   int       // within the restart window

@@ -80,9 +80,11 @@ type Service struct {
 	Timeouts  Timeouts
 	Restart   RestartPolicy
 	Create    CreateMode
-	Persist   bool   // false: the data directory is emptied at every sleep
-	MaxBody   Bytes  // of a request; 0 = no bound
-	DataDir   string // <settings.data_dir>/<service>, absolute
+	Wake      WakeRules
+	Cron      []CronLine // in the order of the file
+	Persist   bool       // false: the data directory is emptied at every sleep
+	MaxBody   Bytes      // of a request; 0 = no bound
+	DataDir   string     // <settings.data_dir>/<service>, absolute
 }
 
 // Bytes is a size in bytes.

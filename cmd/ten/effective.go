@@ -45,8 +45,25 @@ func effective(cfg *config.Config) []section {
 		service := cfg.Services[name]
 		sections = append(sections,
 			section{[]string{"service", name}, serviceSettings(service)},
+			section{[]string{"service", name, "wake"}, []setting{{"self", service.Wake.Self}, {"health", service.Wake.Health}}},
+			section{[]string{"service", name, "wake", "ignore"}, []setting{
+				{"paths", service.Wake.Paths},
+				{"user_agents", service.Wake.UserAgents},
+				{"monitors", service.Wake.Monitors},
+				{"methods", service.Wake.Methods},
+			}},
 			section{[]string{"service", name, "env"}, textSettings(templateTexts(service.Env))},
 		)
+		for _, c := range service.Cron {
+			sections = append(sections, section{[]string{"service", name, "cron", c.Name}, []setting{
+				{"schedule", c.Schedule},
+				{"path", c.Path},
+				{"method", c.Method},
+				{"timezone", c.Zone},
+				{"spread", seconds(c.Spread)},
+				{"timeout", seconds(c.Timeout)},
+			}})
+		}
 	}
 	return append(sections,
 		section{[]string{"instances"}, keptSettings(cfg.Instances)},

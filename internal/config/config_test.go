@@ -85,6 +85,11 @@ pids_limit = 300
 io_weight = 400
 open_files_limit = 500
 
+[service.api.wake]
+health = true
+self = false
+ignore = { paths = ["/ping", "/old/*"], user_agents = ["NoisyBot"], methods = ["OPTIONS"], monitors = [] }
+
 [service.api.env]
 DATA_DIR = "{data_dir}/{id}"
 DEBUG = true
@@ -127,7 +132,7 @@ func TestContract(t *testing.T) {
 			Workdir: tenement.MustTemplate("/etc/tenement"), Isolation: DefaultIsolation(), Egress: tenement.EgressAllow,
 			Listen: tenement.ListenPort, Ready: tenement.ReadyProbe,
 			Health:   tenement.HealthCheck{Interval: 20 * time.Second},
-			Timeouts: defaultTimeouts, Restart: policy, Create: tenement.CreateExplicit, Persist: true,
+			Timeouts: defaultTimeouts, Restart: policy, Create: tenement.CreateExplicit, Wake: defaultWake(), Persist: true,
 			DataDir: "/var/lib/tenement/" + name,
 		}
 	}
@@ -157,7 +162,10 @@ func TestContract(t *testing.T) {
 					Request: 31 * time.Second, Drain: 250 * time.Millisecond, Stop: 11 * time.Second,
 				},
 				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,
-				Limits:  tenement.Limits{Memory: 256 << 20, CPUShares: 200, CPU: 0.5, PIDs: 300, IOWeight: 400, OpenFiles: 500, Storage: 1 << 30},
+				Limits: tenement.Limits{Memory: 256 << 20, CPUShares: 200, CPU: 0.5, PIDs: 300, IOWeight: 400, OpenFiles: 500, Storage: 1 << 30},
+				Wake: tenement.WakeRules{
+					Paths: []string{"/ping", "/old/*"}, UserAgents: []string{"noisybot"}, Methods: []string{"OPTIONS"}, Monitors: []string{}, Health: true, Self: false,
+				},
 				DataDir: "/var/lib/tenement/api",
 			},
 			"web":        web,
@@ -206,7 +214,7 @@ DATA_DIR = "{data_dir}/{id}"
 				Mode: tenement.RestartOnFailure, Max: 3, Window: 300 * time.Second,
 				BackoffBase: time.Second, BackoffMax: time.Minute,
 			},
-			Create: tenement.CreateExplicit, Persist: true, DataDir: "/var/lib/tenement/api",
+			Create: tenement.CreateExplicit, Wake: defaultWake(), Persist: true, DataDir: "/var/lib/tenement/api",
 		}},
 		Routing: Routing{Subdomain: map[string]string{}, Path: map[string]string{}},
 	}

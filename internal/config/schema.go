@@ -103,8 +103,6 @@ var schema = []key{
 	{inService, "readable", array, func(d *draft, v value) { d.readPaths("readable", v, &d.service.Readable) }},
 	{inService, "writable", array, func(d *draft, v value) { d.readPaths("writable", v, &d.service.Writable) }},
 	{inService, "egress", egress, func(d *draft, v value) { d.service.Egress = tenement.Egress(v.text) }},
-	{section: inService, name: "wake"},
-	{section: inService, name: "cron"},
 	{section: inService, name: "replica"},
 
 	{inRouting, "default", anyString, later},

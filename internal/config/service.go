@@ -50,9 +50,10 @@ func (d *draft) readService(n *node) {
 		},
 		Restart: tenement.RestartPolicy{Mode: tenement.RestartOnFailure},
 		Create:  tenement.CreateExplicit,
+		Wake:    defaultWake(),
 		Persist: true,
 	}}
-	said := d.walk(rowsOf(inService), "service."+shorten(n.key), n)
+	said := d.walk(serviceKeys(), "service."+shorten(n.key), n)
 	if _, ok := said["command"]; !ok {
 		d.mistake(n.keyAt, `such as command = "python3 app.py"`, "service %s has no command", quote(n.key))
 	}

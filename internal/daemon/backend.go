@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tenement"
+	"tenement/internal/agenda"
 	"tenement/internal/api"
 	"tenement/internal/route"
 	"tenement/internal/store"
@@ -35,6 +36,7 @@ func (b *backend) status(row tenement.Instance) tenement.Status {
 		st = tenement.Status{
 			ID: row.ID, State: supervisor.RestingState(row), Health: tenement.HealthUnknown,
 			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason, OOMKills: row.OOMKills,
+			HealthyAt: row.HealthyAt,
 		}
 	}
 	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
@@ -109,10 +111,15 @@ func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenemen
 		return tenement.Status{}, err
 	}
 	if !awake {
-		return b.status(row), nil
+		st = b.status(row)
 	}
 	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
-	return st, nil
+	st.NextCron = agenda.NextCron(b.daemon.config().Services[id.Service], time.Now())
+	alarms, err := b.store.Alarms(ctx, id)
+	if len(alarms) > 0 {
+		st.NextAlarm = alarms[0].At
+	}
+	return st, err
 }
 
 // URL is where people reach id.
@@ -286,6 +293,22 @@ func (b *backend) rank(id tenement.InstanceID) route.Availability {
 		return route.Unavailable
 	}
 	return route.CanWake
+}
+
+// asleep reports whether id is registered and sleeps, so that a request would wake it, and
+// when it was known to be well last.
+func (b *backend) asleep(ctx context.Context, id tenement.InstanceID) (healthyAt time.Time, ok bool) {
+	if b.given.Load() {
+		return healthyAt, false // that the other daemon knows
+	}
+	row, err := b.store.Instance(ctx, id)
+	if err != nil || supervisor.RestingState(row) != tenement.Asleep {
+		return healthyAt, false
+	}
+	if st, ok := b.supervisor.Observe(id); ok && st.State != tenement.Asleep {
+		return healthyAt, false
+	}
+	return row.HealthyAt, true
 }
 
 // pick chooses the instance that answers for a service's own host.

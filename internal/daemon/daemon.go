@@ -189,12 +189,16 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (net.Listener, err
 func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os.Signal) error {
 	admin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.tenancy.Load().serveAPI(w, r) })
 	front := proxy.NewServer(proxy.New(proxy.Config{
-		Lookup:         d.lookup,
-		Pick:           func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },
-		Acquire:        d.acquire,
-		Ready:          func(id tenement.InstanceID) (tenement.Lease, bool) { return d.tenancy.Load().supervisor.Ready(id) },
-		Leaving:        d.isUpgraded,
-		MaxBody:        d.maxBody,
+		Lookup:  d.lookup,
+		Pick:    func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },
+		Acquire: d.acquire,
+		Ready:   func(id tenement.InstanceID) (tenement.Lease, bool) { return d.tenancy.Load().supervisor.Ready(id) },
+		Leaving: d.isUpgraded,
+		MaxBody: d.maxBody,
+		Resting: d.resting,
+		Asleep: func(ctx context.Context, id tenement.InstanceID) (time.Time, bool) {
+			return d.tenancy.Load().backend.asleep(ctx, id)
+		},
 		Admin:          admin,
 		TrustedProxies: d.trustedProxies,
 		Log:            d.Log,

@@ -55,6 +55,14 @@ func (d *daemon) maxBody(service string) tenement.Bytes {
 	return 0
 }
 
+// resting is the recipe of id unless that has a process that serves.
+func (d *daemon) resting(id tenement.InstanceID) *tenement.Service {
+	if d.tenancy.Load().supervisor.Serves(id) {
+		return nil
+	}
+	return d.config().Services[id.Service]
+}
+
 func (d *daemon) trustedProxies() []netip.Prefix { return d.config().TrustedProxies }
 
 // Reload implements [api.Backend]: the file is read again and put in force wholly, or
@@ -95,6 +103,7 @@ func (d *daemon) reload(ctx context.Context) (*tenancy, api.Reloaded, error) {
 		return nil, api.Reloaded{}, err
 	}
 	d.setup.Store(newSetup(after))
+	t.agenda.Reconfigure(after.Services)
 	result := changes(before, after)
 	d.Log.Info("configuration reloaded", "file", after.Path, "added", result.Added, "removed", result.Removed, "changed", result.Changed)
 	return t, result, nil

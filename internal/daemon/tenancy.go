@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tenement"
+	"tenement/internal/agenda"
 	"tenement/internal/api"
 	"tenement/internal/disk"
 	"tenement/internal/logs"
@@ -30,6 +31,7 @@ type tenancy struct {
 	isolation  isolation
 	weights    *route.Weights
 	supervisor *supervisor.Supervisor
+	agenda     *agenda.Agenda
 	backend    *backend
 	api        http.Handler
 	closers    []io.Closer // in the order of opening
@@ -69,6 +71,7 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 	if err := t.openIsolation(); err != nil {
 		return nil, err
 	}
+	t.agenda = t.newAgenda()
 	t.supervisor = t.newSupervisor()
 	ctx = context.WithoutCancel(ctx)
 	t.backend = &backend{tenancy: t, ctx: ctx}
@@ -88,6 +91,7 @@ func (t *tenancy) start(ctx context.Context) error {
 	}()
 	select {
 	case <-ready:
+		t.tasks.Go(func() { t.agenda.Run(ctx) })
 		t.tasks.Go(func() { t.keepCopies(ctx) })
 		t.tasks.Go(func() { t.awaitDisk(ctx) })
 		t.tasks.Go(func() { t.keepNetworks(ctx) })
@@ -109,7 +113,10 @@ func (t *tenancy) end(leave bool) error {
 	t.stop()
 	<-t.ended
 	t.tasks.Wait()
-	err := t.err
+	if !leave {
+		t.agenda.Wait() // no process is left that could answer
+	}
+	err := errors.Join(t.err, t.agenda.Close(t.backend.ctx))
 	if within := t.isolation.within; within != nil && !leave {
 		err = errors.Join(err, within.End())
 	}
@@ -177,12 +184,45 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Runtimes:    t.isolation.runtimes,
 		Plan:        t.plan(t.daemon.setup.Load().config),
 		Transport:   proxy.NewTransport,
+		Heed:        t.agenda.Heed,
 		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },
 		Sweep:       t.sweep,
 		MaxStarting: c.MaxStarting,
 		MaxWaiting:  c.MaxWaiting,
 		Memory:      supervisor.Memory{Available: t.isolation.availableMemory, Stalls: memory.Stalls},
 		Log:         t.daemon.Log,
+	})
+}
+
+// newAgenda makes what calls the supervisor, which is made after it.
+func (t *tenancy) newAgenda() *agenda.Agenda {
+	return agenda.New(agenda.Config{
+		Store: t.store,
+		SetBusy: func(ctx context.Context, id tenement.InstanceID, until time.Time) error {
+			return t.supervisor.SetBusy(ctx, id, until)
+		},
+		BusyUntil: func(id tenement.InstanceID) time.Time {
+			st, _ := t.supervisor.Observe(id)
+			return st.BusyUntil
+		},
+		Services: t.daemon.config().Services,
+		Host: func(id tenement.InstanceID) string {
+			return id.Name + "." + id.Service + "." + t.daemon.config().Domain
+		},
+		Note: func(id tenement.InstanceID, text string) {
+			t.daemon.Log.Info("instance", "instance", id, "event", text)
+			if !t.given.Load() { // else its log is the other daemon's
+				t.logs.Append(id, logs.Stderr, "tenement: "+text)
+			}
+		},
+		Acquire: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+			lease, err := t.supervisor.AcquireLater(ctx, id)
+			if errors.Is(err, supervisor.ErrMoved) {
+				return t.daemon.acquire(ctx, id)
+			}
+			return lease, err
+		},
+		Log: t.daemon.Log,
 	})
 }
 

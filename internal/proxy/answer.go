@@ -51,6 +51,8 @@ var (
 	broken         = newAnswer(http.StatusBadGateway, tenement.CodeBroken, "The application broke off before it answered.")
 	suspended      = newAnswer(http.StatusServiceUnavailable, tenement.CodeSuspended, "This application is switched off at the moment.")
 	unavailable    = newAnswer(http.StatusServiceUnavailable, tenement.CodeUnavailable, "This application cannot be started at the moment.")
+	notWoken       = newAnswer(http.StatusServiceUnavailable, tenement.CodeAsleep, "This application sleeps, and this request does not wake it.")
+	notThere       = newAnswer(http.StatusNotFound, tenement.CodeAsleep, "This application sleeps, and is not woken for this address.")
 	full           = newAnswer(http.StatusServiceUnavailable, tenement.CodeFull, "The server is full at the moment.")
 	storageFull    = newAnswer(http.StatusInsufficientStorage, tenement.CodeStorageFull, "This application has used up its storage and is stopped until there is room.")
 	tooSlow        = newAnswer(http.StatusGatewayTimeout, tenement.CodeTimeout, "The application took too long to answer.")
@@ -73,6 +75,8 @@ func answerTo(err error) *answer {
 		return suspended
 	case tenement.CodeUnavailable, tenement.CodeCanceled: // canceled, but not by the client: we are going away
 		return unavailable
+	case tenement.CodeAsleep:
+		return notWoken
 	case tenement.CodeFull:
 		return full
 	case tenement.CodeStorageFull:

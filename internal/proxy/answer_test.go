@@ -12,7 +12,7 @@ import (
 	"tenement"
 )
 
-var answers = []*answer{malformed, notFound, stalled, tooLarge, internalError, notImplemented, broken, suspended, unavailable, full, tooSlow}
+var answers = []*answer{malformed, notFound, stalled, tooLarge, internalError, notImplemented, broken, suspended, unavailable, notWoken, notThere, full, tooSlow}
 
 func TestAnswerForms(t *testing.T) {
 	t.Parallel()
@@ -110,7 +110,7 @@ func TestRetryAfterSeconds(t *testing.T) {
 func TestAnswersAgreeWithCodes(t *testing.T) {
 	t.Parallel()
 	for _, code := range []tenement.Code{
-		tenement.CodeInvalid, tenement.CodeNotFound, tenement.CodeSuspended, tenement.CodeUnavailable,
+		tenement.CodeInvalid, tenement.CodeNotFound, tenement.CodeSuspended, tenement.CodeUnavailable, tenement.CodeAsleep,
 		tenement.CodeFull, tenement.CodeTimeout, tenement.CodeBroken, tenement.CodeInternal,
 	} {
 		a := answerTo(&tenement.Error{Code: code, Op: "x"})

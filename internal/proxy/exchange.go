@@ -75,6 +75,9 @@ func (x *exchange) serve(target route.Target) {
 		}
 		x.id = id
 	}
+	if x.handler.sparesWake(x.writer, x.in, x.id) {
+		return
+	}
 	if limit := x.handler.config.MaxBody; limit != nil && exceeds(x.in.ContentLength, limit(x.id.Service)) {
 		x.fail(nil, nil, errTooLarge)
 		return

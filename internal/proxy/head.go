@@ -160,7 +160,7 @@ func (h *requestHead) note(f field) headKind {
 		case !equalFold(f.value, "keep-alive"):
 			return headForeign
 		}
-	case f.is("Keep-Alive"), f.is("Proxy-Connection"):
+	case f.is("Keep-Alive"), f.is("Proxy-Connection"), f.is(cronHeader), f.is(cronAtHeader):
 	case f.is("Transfer-Encoding"), f.is("Upgrade"), f.is("Trailer"):
 		return headForeign
 	case f.is("Expect"), f.is("Te"), f.is("Http2-Settings"), f.is("Proxy-Authorization"), f.is("Proxy-Authenticate"):

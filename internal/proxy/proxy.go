@@ -51,6 +51,13 @@ type Config struct {
 	// request is refused once the instance is awake.
 	MaxBody func(service string) tenement.Bytes
 
+	// Resting is the recipe of an instance that has no process which serves, nil for any
+	// other: every request asks. Asleep is asked only if a rule of that recipe has the
+	// request not wake the instance: whether it is registered and sleeps, and when it was
+	// known to be well last. When Resting is nil, every request wakes.
+	Resting func(id tenement.InstanceID) *tenement.Service
+	Asleep  func(ctx context.Context, id tenement.InstanceID) (healthyAt time.Time, ok bool)
+
 	// Admin serves what Lookup calls [route.Admin]; when nil, nothing is there.
 	Admin http.Handler
 

@@ -133,7 +133,12 @@ func (h *Host) startAt(ctx context.Context, s Spec, at place) (_ Process, err er
 		return nil, err
 	}
 	undo.add(said.close)
-	c.env = append(c.env, said.environment()...)
+	asked, err := at.heed(s, ref)
+	if err != nil {
+		return nil, err
+	}
+	undo.add(asked.close)
+	c.env = append(c.env, append(said.environment(), asked.environment()...)...)
 
 	group, attr, err := h.attributes(s)
 	if err != nil {
@@ -151,9 +156,10 @@ func (h *Host) startAt(ctx context.Context, s Spec, at place) (_ Process, err er
 	ref.PID, ref.Port, ref.Slot, ref.Isolation = child.pid, at.port, at.slot, at.isolation
 	ref.StartTime, ref.BootID = child.identify()
 	p := h.process(child, ref, at)
-	p.output, p.notices = out, said
+	p.output, p.notices, p.wishes = out, said, asked
 	out.start()
 	said.start(p.has)
+	asked.start(s.Heed, p.has)
 	go p.wait()
 	return p, nil
 }

@@ -20,6 +20,7 @@ type hostProcess struct {
 	handle  *handle
 	output  *output
 	notices *notices      // nil: it says nothing
+	wishes  *wishes       // nil: it asks for nothing
 	group   *cgroup.Group // nil without cgroups
 	at      place
 	ref     tenement.Ref
@@ -100,6 +101,7 @@ func (p *hostProcess) takeOver(s Spec) error {
 	p.output = out
 	out.start()
 	p.hearAgain(s)
+	p.heedAgain(s)
 	return nil
 }
 
@@ -113,6 +115,17 @@ func (p *hostProcess) hearAgain(s Spec) {
 	}
 	p.notices = said
 	said.start(p.has)
+}
+
+// heedAgain answers what the process asks from now on; as hearAgain.
+func (p *hostProcess) heedAgain(s Spec) {
+	asked, err := p.at.heed(s, p.ref)
+	if err != nil {
+		p.host.warn("heed what an adopted process asks", err)
+		return
+	}
+	p.wishes = asked
+	asked.start(s.Heed, p.has)
 }
 
 // end kills the tree, wherever in it the main process is, and releases it.
@@ -171,6 +184,7 @@ func (p *hostProcess) Release(ctx context.Context) error {
 	err := p.endStragglers(ctx)
 	p.output.close()
 	p.notices.close()
+	p.wishes.close()
 	p.host.warn("remove FIFOs", p.host.outputs.remove(p.ref))
 	if err != nil {
 		return err // its port stays taken: something may still listen there
@@ -187,6 +201,7 @@ func (p *hostProcess) Release(ctx context.Context) error {
 func (p *hostProcess) Detach() {
 	p.output.detach()
 	p.notices.close()
+	p.wishes.close()
 	p.at.detach()
 }
 

@@ -237,7 +237,7 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 		return err
 	}
 	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
-	if err := landlock(writable, files[1:socketFD], s.notifies()); err != nil {
+	if err := landlock(writable, files[1:socketFD], s.notifies() || s.wishes(tenement.IsolationNamespace)); err != nil {
 		return err
 	}
 	return filterSyscalls()

@@ -93,6 +93,12 @@ type Spec struct {
 	UID      int    // of the process, its group's too; 0 = the daemon's own user
 	Stdout   Sink   // nil drops it
 	Stderr   Sink
+
+	// Heed answers what the process asks of us on connections of l, and returns when l is
+	// closed, which Release and Detach wait for. Only processes of the tree are let in. The
+	// process finds the socket's name in its environment, but not in a sandbox, nor if its
+	// service says otherwise, nor elsewhere than on Linux. Nil: it may ask nothing.
+	Heed func(l net.Listener)
 }
 
 // Sink takes what a process prints on one stream. Calls for one stream come one after

@@ -16,13 +16,14 @@ import (
 	"tenement"
 )
 
-// flipPage overwrites a page in the middle of a database that nobody has open.
+// flipPage overwrites a page of the rows of a database that nobody has open. In the middle of
+// it there may be the root of an index, whose damage is seen at once.
 func flipPage(t testing.TB, path string) {
 	t.Helper()
 	file, err := os.ReadFile(path)
 	must(t, err)
 	const page = 4096
-	at := len(file) / 2 / page * page
+	at := len(file) * 2 / 3 / page * page
 	for i := range page {
 		file[at+i] ^= 0xff
 	}

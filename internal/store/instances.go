@@ -15,7 +15,7 @@ import (
 const defaultLimit = 1000
 
 const (
-	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason, uid, oom_kills"
+	instanceColumns = "service, name, weight, suspended, created_at, crashes, retry_at, reason, uid, oom_kills, healthy_at"
 
 	selectInstance = "SELECT " + instanceColumns + " FROM instances WHERE service = ? AND name = ?"
 	insertInstance = "INSERT INTO instances (service, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
@@ -117,11 +117,15 @@ func (f Filter) query() (string, []any) {
 		" ORDER BY service, name LIMIT ?", append(args, limit)
 }
 
-// Delete removes id from the registry, with its weight and failure; a process
+// Delete removes id from the registry, with its weight, failure and alarms; a process
 // that is known of it stays known. It is CodeNotFound if id is not registered.
 func (s *Store) Delete(ctx context.Context, id tenement.InstanceID) error {
-	return s.wrote(ctx, "delete "+id.String(), s.durable(changedOne(s.write.ExecContext(ctx,
-		"DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name))))
+	return s.wrote(ctx, "delete "+id.String(), s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM alarms WHERE service = ? AND name = ?", id.Service, id.Name); err != nil {
+			return err
+		}
+		return changedOne(tx.ExecContext(ctx, "DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name))
+	})))
 }
 
 // SetSuspended says whether the operator switched id off. It is CodeNotFound if
@@ -188,14 +192,21 @@ func (s *Store) CountOOMKill(ctx context.Context, id tenement.InstanceID) error 
 		"UPDATE instances SET oom_kills = oom_kills + 1 WHERE service = ? AND name = ?", id.Service, id.Name)))
 }
 
+// SetHealthyAt notes when id was known to be well last. It is CodeNotFound if id is not
+// registered.
+func (s *Store) SetHealthyAt(ctx context.Context, id tenement.InstanceID, at time.Time) error {
+	return s.wrote(ctx, "note the health of "+id.String(), changedOne(s.write.ExecContext(ctx,
+		"UPDATE instances SET healthy_at = ? WHERE service = ? AND name = ?", nanos(at), id.Service, id.Name)))
+}
+
 func scanInstance(r row) (i tenement.Instance, err error) {
-	var createdAt, retryAt int64
+	var createdAt, retryAt, healthyAt int64
 	var crashes string
-	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason, &i.UID, &i.OOMKills)
+	err = r.Scan(&i.ID.Service, &i.ID.Name, &i.Weight, &i.Suspended, &createdAt, &crashes, &retryAt, &i.Failure.Reason, &i.UID, &i.OOMKills, &healthyAt)
 	if err != nil {
 		return i, err
 	}
-	i.CreatedAt, i.Failure.RetryAt = fromNanos(createdAt), fromNanos(retryAt)
+	i.CreatedAt, i.Failure.RetryAt, i.HealthyAt = fromNanos(createdAt), fromNanos(retryAt), fromNanos(healthyAt)
 	i.Failure.Crashes, err = decodeTimes(crashes)
 	return i, err
 }

@@ -96,6 +96,36 @@ ALTER TABLE instances ADD COLUMN oom_kills INTEGER NOT NULL DEFAULT 0;
 	`
 ALTER TABLE processes ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;
 `,
+	// What a monitor is told while it sleeps.
+	`
+ALTER TABLE instances ADD COLUMN healthy_at INTEGER NOT NULL DEFAULT 0;
+`,
+	// What instances do without a request.
+	`
+ALTER TABLE processes ADD COLUMN busy_until INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE alarms (
+	service TEXT NOT NULL,
+	name    TEXT NOT NULL,
+	label   TEXT NOT NULL,
+	at      INTEGER NOT NULL, -- as asked for
+	due     INTEGER NOT NULL, -- the next attempt
+	PRIMARY KEY (service, name, label)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX alarms_by_due ON alarms (due);
+`,
+	// How far the cron lines have come. A line has one row, however many instances it is for.
+	`
+CREATE TABLE cron (
+	service  TEXT NOT NULL,
+	line     TEXT NOT NULL,
+	schedule TEXT NOT NULL,
+	slot     INTEGER NOT NULL, -- for which time it was run last; when it was first seen, at first
+	reached  TEXT NOT NULL,    -- the last instance that it was run on then
+	done     INTEGER NOT NULL, -- 1: on all of them
+	PRIMARY KEY (service, line)
+) STRICT, WITHOUT ROWID;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

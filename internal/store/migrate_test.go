@@ -55,6 +55,16 @@ UPDATE instances SET oom_kills = 3 WHERE service = 'api' AND name = 'alice';
 	5: `
 UPDATE processes SET slot = 17 WHERE service = 'api' AND name = 'bob_2';
 `,
+	6: `
+UPDATE instances SET healthy_at = 1767225600000000004 WHERE service = 'api' AND name = 'alice';
+`,
+	7: `
+UPDATE processes SET busy_until = 1767229200000000005 WHERE service = 'api' AND name = 'bob_2';
+INSERT INTO alarms VALUES ('api', 'alice', 'billing', 1767229200000000000, 1767229260000000000);
+`,
+	8: `
+INSERT INTO cron VALUES ('api', 'nightly', '0 3 * * * UTC', 1767225600000000000, 'alice', 0);
+`,
 }
 
 func fixturePath(version int) string {

@@ -11,9 +11,9 @@ import (
 
 const (
 	processColumns = "service, name, pid, start_time, boot_id, port, cgroup, isolation, stdout, stderr," +
-		" state, started_at, active_at, health_failures, slot"
+		" state, started_at, active_at, health_failures, slot, busy_until"
 	upsertProcess = "INSERT OR REPLACE INTO processes (" + processColumns + ")" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	deleteProcess = "DELETE FROM processes WHERE service = ? AND name = ?"
 )
 
@@ -24,6 +24,8 @@ type Process struct {
 	State     tenement.State // Starting, Ready or Stopping
 	StartedAt time.Time
 	ActiveAt  time.Time // somebody used it last, as far as was written down
+
+	BusyUntil time.Time // it has asked not to be put to sleep before; zero = it has not
 
 	HealthFailures int // health checks that failed in a row
 }
@@ -39,7 +41,7 @@ func (s *Store) PutProcess(ctx context.Context, id tenement.InstanceID, p Proces
 	_, err := s.stmts.putProcess.ExecContext(ctx, id.Service, id.Name,
 		p.Ref.PID, int64(p.Ref.StartTime), p.Ref.BootID, p.Ref.Port, p.Ref.Cgroup,
 		string(p.Ref.Isolation), p.Ref.Stdout, p.Ref.Stderr,
-		p.State.String(), nanos(p.StartedAt), nanos(p.ActiveAt), p.HealthFailures, p.Ref.Slot)
+		p.State.String(), nanos(p.StartedAt), nanos(p.ActiveAt), p.HealthFailures, p.Ref.Slot, nanos(p.BusyUntil))
 	fault.Point(fault.PutProcessAfter)
 	return s.wrote(ctx, "keep process of "+id.String(), err)
 }
@@ -91,15 +93,15 @@ type kept struct {
 }
 
 func scanProcess(r row) (k kept, err error) {
-	var startTime, startedAt, activeAt int64
+	var startTime, startedAt, activeAt, busyUntil int64
 	var state string
 	p := &k.process
 	err = r.Scan(&k.id.Service, &k.id.Name, &p.Ref.PID, &startTime, &p.Ref.BootID, &p.Ref.Port, &p.Ref.Cgroup,
-		&p.Ref.Isolation, &p.Ref.Stdout, &p.Ref.Stderr, &state, &startedAt, &activeAt, &p.HealthFailures, &p.Ref.Slot)
+		&p.Ref.Isolation, &p.Ref.Stdout, &p.Ref.Stderr, &state, &startedAt, &activeAt, &p.HealthFailures, &p.Ref.Slot, &busyUntil)
 	if err != nil {
 		return k, err
 	}
 	p.Ref.StartTime = uint64(startTime)
-	p.StartedAt, p.ActiveAt = fromNanos(startedAt), fromNanos(activeAt)
+	p.StartedAt, p.ActiveAt, p.BusyUntil = fromNanos(startedAt), fromNanos(activeAt), fromNanos(busyUntil)
 	return k, p.State.UnmarshalText([]byte(state))
 }

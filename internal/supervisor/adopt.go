@@ -99,7 +99,7 @@ func (s *Supervisor) lookFor(ctx context.Context, f *legacy) error {
 func (s *Supervisor) spec(id tenement.InstanceID) tenruntime.Spec {
 	return tenruntime.Spec{
 		Instance: id, Service: s.service(id),
-		Stdout: s.Logs.Sink(id, logs.Stdout), Stderr: s.Logs.Sink(id, logs.Stderr),
+		Stdout: s.Logs.Sink(id, logs.Stdout), Stderr: s.Logs.Sink(id, logs.Stderr), Heed: s.heed(id),
 	}
 }
 
@@ -173,6 +173,9 @@ func (i *instance) inherit(f *legacy) {
 	// Up to activityPace may have passed before its last use was written down.
 	o.life.gate.usedAt(f.record.ActiveAt.Add(activityPace))
 	go o.life.watch()
+	if until := f.record.BusyUntil; until.After(time.Now()) {
+		i.beginBusy(until)
+	}
 	switch {
 	case !o.record.registered || o.record.suspended || o.state == tenement.Stopping:
 		o.state = tenement.Starting // from which it can be ended without a drain
@@ -195,6 +198,9 @@ func (i *instance) inherit(f *legacy) {
 		i.resumeHealth(f.record.HealthFailures)
 		i.publish()
 		i.armIdle()
+		if o.state == tenement.Frozen && !o.life.busy.until.IsZero() {
+			i.thaw() // the daemon before was about to
+		}
 	}
 }
 
@@ -240,7 +246,7 @@ func (i *instance) keepProcess() error {
 	p := store.Process{
 		Ref: o.life.process.Ref(), State: o.state,
 		StartedAt: o.life.startedAt, ActiveAt: o.life.gate.lastActive(),
-		HealthFailures: o.health.failures,
+		BusyUntil: o.life.busy.until, HealthFailures: o.health.failures,
 	}
 	return i.sup.Store.PutProcess(i.sup.lives, i.id, p)
 }

@@ -36,6 +36,7 @@ func (i *instance) detach() {
 		i.onEnded(<-l.released) // it ended this very instant
 	}
 	if l := o.life; l != nil {
+		i.endBusy() // the other daemon has it on record
 		l.gate.close()
 		l.finishTurn()
 		l.hurryUp()

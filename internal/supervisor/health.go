@@ -68,6 +68,7 @@ func (i *instance) onChecked(err error) {
 	before, failures := h.verdict, h.failures
 	if err == nil {
 		h.failures, h.verdict, o.record.reason = 0, tenement.HealthHealthy, ""
+		i.isWell()
 	} else {
 		h.failures++
 		h.verdict, o.record.reason = tenement.HealthDegraded, "health check failed: "+err.Error()

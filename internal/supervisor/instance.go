@@ -119,6 +119,8 @@ func (i *instance) goOn() {
 			i.onMeasured(m)
 		case n := <-o.life.events().notices:
 			i.onNotice(n)
+		case <-o.life.events().busyOver:
+			i.onBusyOver()
 		case <-o.storage.timer.C:
 			i.measureStorage()
 		case <-o.health.timer.C:
@@ -148,6 +150,7 @@ type events struct {
 	drained                           <-chan struct{}
 	measured                          <-chan measurement
 	notices                           <-chan tenruntime.Notice
+	busyOver                          <-chan time.Time
 }
 
 func (l *life) events() events {
@@ -156,7 +159,7 @@ func (l *life) events() events {
 	}
 	return events{
 		probed: l.probed, checked: l.checked, turned: l.turned, released: l.released,
-		drained: l.gate.drained, measured: l.measured, notices: l.process.Notices(),
+		drained: l.gate.drained, measured: l.measured, notices: l.process.Notices(), busyOver: l.busy.over(),
 	}
 }
 
@@ -182,14 +185,14 @@ func (i *instance) publish() {
 	st := &tenement.Status{
 		ID: i.id, State: o.state, Health: o.health.verdict,
 		Restarts: len(o.record.crashes), Reason: o.record.reason, OOMKills: o.record.oomKills,
-		CreatedAt: o.record.createdAt,
+		CreatedAt: o.record.createdAt, HealthyAt: o.record.healthyAt,
 	}
 	if o.state == tenement.Backoff || o.state == tenement.Failed {
 		st.RetryAt = o.record.retryAt
 	}
 	if o.life != nil {
 		ref := o.life.process.Ref()
-		st.PID, st.Port, st.StartedAt = ref.PID, ref.Port, o.life.startedAt
+		st.PID, st.Port, st.StartedAt, st.BusyUntil = ref.PID, ref.Port, o.life.startedAt, o.life.busy.until
 	}
 	i.published.Store(st)
 }
@@ -204,6 +207,9 @@ func (i *instance) observe() (tenement.Status, bool) {
 	st.Waiting = int(i.waiting.Load())
 	if l := i.serving.Load(); l != nil {
 		st.Leases = l.gate.count()
+		if !st.BusyUntil.IsZero() && st.Leases > 0 {
+			st.Leases-- // that one is no request
+		}
 		st.LastActive = l.gate.lastActive()
 	}
 	return st, true

@@ -23,6 +23,7 @@ type life struct {
 	startedAt time.Time
 	wasReady  bool // the owner's
 	frost     frost
+	busy      busy
 	notify    notify
 
 	fate     atomic.Int32    // who sees to its end: nobody yet, watch, or another daemon
@@ -186,6 +187,9 @@ func (g *gate) enter() bool {
 		}
 	}
 }
+
+// hold takes a lease though no more may be given. The caller decides on what is given.
+func (g *gate) hold() { g.leases.Add(1) }
 
 func (g *gate) leave() {
 	g.touch()

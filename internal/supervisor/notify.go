@@ -91,6 +91,7 @@ func (i *instance) onNotice(n tenruntime.Notice) {
 func (i *instance) endsByItself() {
 	o := &i.own
 	i.stopHealth()
+	i.endBusy()
 	o.life.gate.close()
 	i.step(tenement.Sleep)
 	o.timer.Reset(i.service.Timeouts.Drain)

@@ -76,7 +76,7 @@ func (i *instance) registerOnRequest() error {
 // Start wakes id and waits until it is ready. Starts that a request waits for come
 // first. Codes as for [Supervisor.Acquire].
 func (s *Supervisor) Start(ctx context.Context, id tenement.InstanceID) error {
-	lease, err := s.acquire(ctx, id, false)
+	lease, err := s.AcquireLater(ctx, id)
 	if err != nil {
 		return err
 	}

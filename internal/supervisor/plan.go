@@ -94,7 +94,15 @@ func (s *Supervisor) Outdated() []tenement.InstanceID {
 func (s *Supervisor) outdated(i *instance) bool {
 	now := s.service(i.id)
 	l := i.serving.Load()
-	return l != nil && now != nil && !reflect.DeepEqual(l.service, now)
+	return l != nil && now != nil && !sameProgram(*l.service, *now)
+}
+
+// sameProgram reports whether two recipes start the same process. Who else wakes it, and when,
+// is no concern of that.
+func sameProgram(a, b tenement.Service) bool {
+	a.Wake, b.Wake = tenement.WakeRules{Self: a.Wake.Self}, tenement.WakeRules{Self: b.Wake.Self}
+	a.Cron, b.Cron = nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
 // RestartOutdated restarts what [Supervisor.Outdated] lists, one at a time: the next

@@ -17,6 +17,8 @@ type record struct {
 	retryAt    time.Time   // of Backoff and Failed
 	reason     string      // why it is not ready, for operators
 	oomKills   int         // ever
+	healthyAt  time.Time   // it was known to be well last
+	healthNews bool        // the registry does not know healthyAt yet
 	evicted    bool        // the reason is that it made room for others
 	saved      bool        // the registry holds a failure or a reason of it
 	broken     error       // the registry could not be read
@@ -44,6 +46,7 @@ func (i *instance) know(row tenement.Instance) {
 		retryAt:    row.Failure.RetryAt,
 		reason:     row.Failure.Reason,
 		oomKills:   row.OOMKills,
+		healthyAt:  row.HealthyAt,
 		saved:      len(row.Failure.Crashes) > 0 || row.Failure.Reason != "",
 	}
 	o.state = RestingState(row)
@@ -105,4 +108,21 @@ func (i *instance) saveFailure() {
 		return
 	}
 	r.saved = worthSaving
+}
+
+// isWell notes that the process has just shown itself to be well.
+func (i *instance) isWell() {
+	i.own.record.healthyAt, i.own.record.healthNews = time.Now(), true
+}
+
+// saveHealthyAt keeps what monitors are told while there is no process.
+func (i *instance) saveHealthyAt() {
+	r := &i.own.record
+	if !r.registered || !r.healthNews {
+		return
+	}
+	r.healthNews = false
+	if err := i.sup.Store.SetHealthyAt(i.sup.lives, i.id, r.healthyAt); err != nil {
+		i.sup.unwritten("note the health", i.id, err)
+	}
 }

@@ -111,6 +111,7 @@ func (i *instance) onProbe(err error) {
 	o.record.reason, o.record.evicted = "", false
 	o.life.gate.touch()
 	i.serve()
+	i.isWell()
 	i.watchHealth()
 	i.step(tenement.IsReady)
 	i.serveWaiters()

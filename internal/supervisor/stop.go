@@ -32,6 +32,7 @@ func (i *instance) stop(goal tenement.Goal, done chan<- error) {
 		i.terminate()
 	case tenement.Ready:
 		o.goal = goal
+		i.endBusy()
 		o.life.gate.close()
 		i.step(trigger)
 		o.timer.Reset(i.service.Timeouts.Drain)
@@ -128,6 +129,7 @@ func (i *instance) onEnded(err error) {
 	fault.Point(fault.Gone)
 	i.forgetProcess()
 	fault.Point(fault.Forgotten)
+	i.saveHealthyAt()
 	ended := o.life
 	o.life = nil
 	i.leaveRoom()

@@ -23,7 +23,7 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Memory and Log is required.
+// Config is what a supervisor works with. Every field but Heed, Memory and Log is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -32,6 +32,9 @@ type Config struct {
 	Plan     Plan // the first one
 	// Transport makes the connection pool of one process life.
 	Transport func(dial func(context.Context) (net.Conn, error)) tenement.Transport
+	// Heed answers what a process of an instance asks of us, until the listener is closed;
+	// nil: they may ask nothing. It is called before Run is ready, too.
+	Heed func(tenement.InstanceID, net.Listener)
 	// Deleted is told when an instance is no longer registered.
 	Deleted func(tenement.InstanceID)
 	// Sweep ends what earlier daemons left running, except adopted. It is called once,
@@ -169,6 +172,11 @@ func (s *Supervisor) Acquire(ctx context.Context, id tenement.InstanceID) (tenem
 	return s.acquire(ctx, id, true)
 }
 
+// AcquireLater is Acquire for what can wait: starts that a request waits for come first.
+func (s *Supervisor) AcquireLater(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+	return s.acquire(ctx, id, false)
+}
+
 // Ready is Acquire for an instance that has a process that serves at this instant. It
 // neither waits nor wakes; false says that it has none.
 func (s *Supervisor) Ready(id tenement.InstanceID) (tenement.Lease, bool) {
@@ -264,6 +272,13 @@ func Unknown(id tenement.InstanceID) error {
 		Err:  errors.New("no such instance"),
 		Hint: "register it: ten spawn " + id.String(),
 	}
+}
+
+// Serves reports whether id has a process that is or was ready and lives, frozen or not.
+// It costs one look-up.
+func (s *Supervisor) Serves(id tenement.InstanceID) bool {
+	i := s.owner(id)
+	return i != nil && i.serving.Load() != nil
 }
 
 // Awake lists the instances that have an owner now, in no order.

@@ -39,6 +39,7 @@ var levels = map[string]int{
 	"internal/store":     1,
 	"internal/telemetry": 1,
 
+	"internal/agenda":    2,
 	"internal/dashboard": 2,
 	"internal/proxy":     2,
 	"internal/runtime":   2,
@@ -84,6 +85,7 @@ var modules = map[string][]string{
 	"github.com/google/nftables":             {"internal/network"},
 	"github.com/elastic/go-seccomp-bpf":      {"internal/runtime"}, // its tables of system calls
 	"github.com/moby/profiles/seccomp":       {"internal/runtime"},
+	"github.com/netresearch/go-cron":        {"internal/config"}, // its parser and its calendar
 	"github.com/opencontainers/runtime-spec": {"internal/runtime"},
 	"github.com/pelletier/go-toml/v2":        {"internal/config", "cmd/ten"}, // `ten config` prints it
 	"github.com/spf13/cobra":                 {"cmd/ten"},

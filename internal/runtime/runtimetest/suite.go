@@ -45,6 +45,7 @@ func Suite(t *testing.T, kinds map[string]Opener, kind string) {
 		{"tells when it listens", testListening},
 		{"notices", testNotices},
 		{"notices of a stranger", testStrangersNotices},
+		{"wishes", testWishes},
 		{"passed socket", testPassed},
 		{"passed socket is closed with its process", testPassedAndGone},
 		{"environment is clean", testEnvironment},

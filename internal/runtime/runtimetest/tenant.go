@@ -2,6 +2,7 @@ package runtimetest
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -46,6 +47,8 @@ func TenantMain() {
 //	/echo              the request's body
 //	/exit?code=N       ends at once
 //	/hang              never answers
+//	/ask?to=&method=&path=  sends a request to an abstract socket, its $TENEMENT_SOCKET if
+//	                   there is no to, and answers the status and the body, or the error
 //	/notify?to=&text=  sends text to an abstract socket, its $NOTIFY_SOCKET if there is no
 //	                   to, and answers "sent" or the error
 //	/child?setsid=1    starts a child that ignores SIGTERM, answers its pid
@@ -144,6 +147,28 @@ func notify(socket, text string) string {
 	return "sent"
 }
 
+// ask gives the answer to a request at a socket.
+func ask(socket, method, path string) string {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequest(method, "http://tenement"+path, nil)
+	if err != nil {
+		return err.Error()
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = response.Body.Close() }() // all was read
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprint(response.StatusCode, " ", string(body))
+}
+
 func acceptAndHang(l net.Listener) {
 	var kept []net.Conn
 	for {
@@ -172,6 +197,9 @@ func tenantMux() *http.ServeMux {
 	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	mux.HandleFunc("/notify", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, notify(cmp.Or(r.FormValue("to"), os.Getenv("NOTIFY_SOCKET")), r.FormValue("text")))
+	})
+	mux.HandleFunc("/ask", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, ask(cmp.Or(r.FormValue("to"), os.Getenv("TENEMENT_SOCKET")), r.FormValue("method"), r.FormValue("path")))
 	})
 	mux.HandleFunc("/child", startChild)
 	mux.HandleFunc("/print", func(w http.ResponseWriter, r *http.Request) {
