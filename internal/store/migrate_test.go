@@ -55,6 +55,10 @@ UPDATE instances SET oom_kills = 3 WHERE service = 'api' AND name = 'alice';
 	5: `
 UPDATE processes SET slot = 17 WHERE service = 'api' AND name = 'bob_2';
 `,
+	6: `
+INSERT INTO settings VALUES ('api', 'alice', 'memory_limit_mb', CAST('512' AS BLOB));
+INSERT INTO settings VALUES ('api', 'alice', 'secret.TOKEN', x'00ff0a');
+`,
 }
 
 func fixturePath(version int) string {

@@ -36,6 +36,7 @@ var levels = map[string]int{
 	"internal/replica":   1,
 	"internal/rootless":  1,
 	"internal/route":     1,
+	"internal/secrets":   1,
 	"internal/store":     1,
 	"internal/telemetry": 1,
 
@@ -76,6 +77,7 @@ var testTrees = []string{"test"}
 // imported at all; a new one is added here together with its reason in
 // docs/decisions.
 var modules = map[string][]string{
+	"filippo.io/age":                         {"internal/secrets"},
 	"github.com/cilium/ebpf":                 {"internal/listening"},
 	"github.com/coder/websocket":             {"internal/runtime/runtimetest", "bench/tenant/static"}, // the tenant programs echo
 	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},                                     // activation and sd_notify
