@@ -158,6 +158,17 @@ type deployAsked struct {
 	timeout time.Duration
 }
 
+func (b *fakeBackend) Settings(_ context.Context, id tenement.InstanceID) (Settings, error) {
+	return Settings{ID: id, Values: map[string]any{"memory_limit_mb": 512}, Env: map[string]any{"A": "1"}, Secrets: []string{"TOKEN"}}, b.find(id)
+}
+
+func (b *fakeBackend) ChangeSettings(ctx context.Context, id tenement.InstanceID, change SettingsChange) (Settings, error) {
+	b.mu.Lock()
+	b.note(change)
+	b.mu.Unlock()
+	return b.Settings(ctx, id)
+}
+
 func (b *fakeBackend) Deploy(ctx context.Context, id tenement.InstanceID, weight int, timeout time.Duration) error {
 	b.mu.Lock()
 	b.note(deployAsked{id, weight, timeout})

@@ -21,6 +21,8 @@ import (
 const (
 	maxBody     = 1 << 20          // bytes of a request body
 	bodyTimeout = 10 * time.Second // to send it
+
+	mergePatchType = "application/merge-patch+json" // RFC 7396
 )
 
 var (
@@ -199,7 +201,7 @@ func readBody(w http.ResponseWriter, req *http.Request) error {
 	if req.ContentLength == 0 {
 		return nil // huma says that a body is required
 	}
-	if kind, _, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+	if kind, _, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || kind != "application/json" && kind != mergePatchType {
 		return refusal(http.StatusUnsupportedMediaType, "the body must be JSON", "send: Content-Type: application/json")
 	}
 	control := http.NewResponseController(w)

@@ -41,6 +41,8 @@ var routes = []route{
 	{http.MethodDelete, instancePath, adminOnly, "delete", "delete-instance", "End an instance and forget it", mount((*Server).deleteInstance)},
 	{http.MethodGet, instancePath + "/health", tenantReads, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
 	{http.MethodGet, instancePath + "/storage", tenantReads, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
+	{http.MethodGet, instancePath + "/settings", tenantReads, "", "get-settings", "Show what an instance has of its own, over its service's", mount((*Server).settings)},
+	{http.MethodPatch, instancePath + "/settings", adminOnly, "set", "change-settings", "Change what an instance has of its own, from its next start on", mount((*Server).changeSettings)},
 	{http.MethodPost, instancePath + "/start", adminOnly, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
 	{http.MethodPost, instancePath + "/stop", adminOnly, "stop", "stop", "Put an instance to sleep; the next request wakes it", mount(change(Backend.Stop))},
 	{http.MethodPost, instancePath + "/restart", adminOnly, "restart", "restart", "End an instance's process and start the next", mount(change(Backend.Restart))},

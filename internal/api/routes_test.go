@@ -108,12 +108,13 @@ func socketClient(t *testing.T, path string) *http.Client {
 
 // bodies are right requests for the routes that take one.
 var bodies = map[string]string{
-	"/api/instances/spawn":   `{"process":"api","id":"alice"}`,
-	instancePath + "/weight": `{"weight":10}`,
-	"/api/deploy":            `{"process":"api","version":"alice"}`,
-	"/api/reload":            `{"restart":true}`,
-	"/api/route":             `{"process":"api","from":"bob","to":"alice"}`,
-	"POST /api/tokens":       `{}`,
+	"/api/instances/spawn":                `{"process":"api","id":"alice"}`,
+	instancePath + "/weight":              `{"weight":10}`,
+	"PATCH " + instancePath + "/settings": `{"env":{"A":null}}`,
+	"/api/deploy":                         `{"process":"api","version":"alice"}`,
+	"/api/reload":                         `{"restart":true}`,
+	"/api/route":                          `{"process":"api","from":"bob","to":"alice"}`,
+	"POST /api/tokens":                    `{}`,
 }
 
 // send makes a right request for r and brings back what it may have removed.

@@ -140,6 +140,9 @@ func (s Spec) environment(port int, vars tenement.Vars) map[string]string {
 	for name, value := range s.Service.Env {
 		env[name] = value.Expand(vars)
 	}
+	for name, value := range s.Secrets {
+		env[name] = string(value)
+	}
 	return env
 }
 

@@ -89,9 +89,10 @@ type Notice struct {
 type Spec struct {
 	Instance tenement.InstanceID
 	Service  *tenement.Service
-	DataDir  string // the instance's own, existing and private
-	UID      int    // of the process, its group's too; 0 = the daemon's own user
-	Stdout   Sink   // nil drops it
+	DataDir  string                     // the instance's own, existing and private
+	UID      int                        // of the process, its group's too; 0 = the daemon's own user
+	Secrets  map[string]tenement.Secret // further variables, by name; they come before the service's
+	Stdout   Sink                       // nil drops it
 	Stderr   Sink
 }
 

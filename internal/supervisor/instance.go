@@ -17,6 +17,7 @@ type instance struct {
 	sup     *Supervisor
 	id      tenement.InstanceID
 	service *tenement.Service // the recipe of the present process, or of the next one
+	base    *tenement.Service // what the configuration had when service was made of it
 
 	inbox    chan func()
 	shutdown chan struct{} // closed when the daemon stops
@@ -57,8 +58,9 @@ type ownership struct {
 }
 
 func newInstance(s *Supervisor, id tenement.InstanceID) *instance {
+	service := s.service(id)
 	i := &instance{
-		sup: s, id: id, service: s.service(id),
+		sup: s, id: id, service: service, base: service,
 		inbox:    make(chan func()),
 		shutdown: make(chan struct{}),
 		moved:    make(chan struct{}),

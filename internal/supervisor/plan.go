@@ -94,7 +94,7 @@ func (s *Supervisor) Outdated() []tenement.InstanceID {
 func (s *Supervisor) outdated(i *instance) bool {
 	now := s.service(i.id)
 	l := i.serving.Load()
-	return l != nil && now != nil && !reflect.DeepEqual(l.service, now)
+	return l != nil && now != nil && !reflect.DeepEqual(l.base, now)
 }
 
 // RestartOutdated restarts what [Supervisor.Outdated] lists, one at a time: the next

@@ -27,9 +27,6 @@ func (i *instance) begin(t tenement.Trigger) {
 // start runs with the admission slot just obtained.
 func (i *instance) start() {
 	i.own.ticket.expireAfter(slotTime)
-	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
-		i.service = s
-	}
 	i.own.storage.full, i.own.storage.due = nil, false
 	l, how, err := i.launch()
 	if err != nil {
@@ -70,6 +67,9 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if err := i.sup.Store.Refused(); err != nil {
 		return nil, "", err
 	}
+	if err := i.takeRecipe(); err != nil {
+		return nil, "", err
+	}
 	rt := i.sup.Runtimes[i.service.Isolation]
 	if rt == nil {
 		return nil, "", &tenement.Error{
@@ -80,7 +80,10 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if missing, ok := rt.(tenruntime.Unavailable); ok { // then nothing changes hands for it
 		return nil, "", missing.Err
 	}
-	spec := i.sup.spec(i.id)
+	spec, err := i.spec()
+	if err != nil {
+		return nil, "", err
+	}
 	how, err := i.prepareStorage(&spec)
 	if err != nil {
 		return nil, how, err
@@ -89,7 +92,33 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if err != nil {
 		return nil, how, err
 	}
-	return newLife(i.sup, i.service, p), how, nil
+	return newLife(i, p), how, nil
+}
+
+// takeRecipe has the next process made as the configuration and the instance's own
+// settings are now.
+func (i *instance) takeRecipe() error {
+	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
+		i.service, i.base = s, s
+	}
+	if i.sup.Recipe == nil {
+		return nil
+	}
+	own, err := i.sup.Recipe(i.sup.lives, i.id, i.base)
+	if err == nil {
+		i.service = own
+	}
+	return err
+}
+
+// spec is all that a start needs but its data directory.
+func (i *instance) spec() (spec tenruntime.Spec, err error) {
+	spec = i.sup.spec(i.id)
+	spec.Service = i.service
+	if i.sup.Secrets != nil {
+		spec.Secrets, err = i.sup.Secrets(i.sup.lives, i.id)
+	}
+	return spec, err
 }
 
 // onProbe takes the verdict on a starting process. One that has exited meanwhile is

@@ -23,7 +23,8 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Memory and Log is required.
+// Config is what a supervisor works with. Every field but Recipe, Secrets, Memory and Log
+// is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -32,6 +33,10 @@ type Config struct {
 	Plan     Plan // the first one
 	// Transport makes the connection pool of one process life.
 	Transport func(dial func(context.Context) (net.Conn, error)) tenement.Transport
+	// Recipe is how id is started, given the recipe of its service; nil: just so.
+	Recipe func(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (*tenement.Service, error)
+	// Secrets are further variables of id's process, asked for at each start; nil: none.
+	Secrets func(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error)
 	// Deleted is told when an instance is no longer registered.
 	Deleted func(tenement.InstanceID)
 	// Sweep ends what earlier daemons left running, except adopted. It is called once,

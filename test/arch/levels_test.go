@@ -94,6 +94,7 @@ var modules = map[string][]string{
 	"golang.org/x/net":                       {"internal/proxy", "internal/runtime"}, // the latter: BPF
 	"golang.org/x/sync":                      {"*"},
 	"golang.org/x/sys":                       {"*"},
+	"golang.org/x/term":                      {"cmd/ten"},
 	"modernc.org/sqlite":                     {"internal/store", "internal/logs", "examples/notes"},
 	"mvdan.cc/sh/v3":                         {"internal/config"},
 }
