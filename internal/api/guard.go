@@ -41,6 +41,8 @@ type call struct {
 	target   string
 	detail   string
 	recorded bool
+
+	upgradable bool // to a connection of [execProtocol]
 }
 
 // see fails unless c may read about id.
@@ -82,7 +84,7 @@ func (s *Server) guard(r *route) func(huma.Context, func(huma.Context)) {
 // admit finds out who sent req and whether they may use r. The call it returns is
 // never nil.
 func (s *Server) admit(req *http.Request, r *route) (*call, error) {
-	c := &call{action: r.action, target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind")}
+	c := &call{action: r.action, upgradable: req.Header.Get("Upgrade") == execProtocol, target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind")}
 	err := s.identify(req, c)
 	if r.access == open {
 		return c, nil

@@ -48,6 +48,8 @@ var routes = []route{
 	{http.MethodPost, instancePath + "/restart", adminOnly, "restart", "restart", "End an instance's process and start the next", mount(change(Backend.Restart))},
 	{http.MethodPost, instancePath + "/suspend", adminOnly, "suspend", "suspend", "Switch an instance off until it is resumed", mount(change(Backend.Suspend))},
 	{http.MethodPost, instancePath + "/resume", adminOnly, "resume", "resume", "Let a suspended instance wake again", mount(change(Backend.Resume))},
+	{http.MethodPost, instancePath + "/exec", adminOnly, "exec", "exec", "Run a command where an instance's process is", mountUpgrade(exec(Backend.Exec))},
+	{http.MethodPost, instancePath + "/run", adminOnly, "run", "run", "Run a command with an instance's data and settings, in a place of its own", mountUpgrade(exec(Backend.Run))},
 	{http.MethodPut, instancePath + "/weight", adminOnly, "weight", "set-weight", "Set an instance's share of its service's own host", mount((*Server).setWeight)},
 
 	{http.MethodPost, "/api/deploy", adminOnly, "deploy", "deploy", "Start a version, wait until it is healthy, give it its weight", mount((*Server).deploy)},

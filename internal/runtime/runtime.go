@@ -25,6 +25,12 @@ type Runtime interface {
 	// and CodeUnavailable says why. After any other error (no more descriptors, say) it
 	// may still live, and can be adopted later. ctx bounds the wait for an end.
 	Adopt(ctx context.Context, s Spec, r tenement.Ref) (Process, error)
+
+	// Run starts the task of s: in the namespaces and the cgroup of within, a process of
+	// this runtime, or, if that is nil, in a place like it of its own. Either way it has the
+	// user, the limits and the environment of s, and begins in the data directory. Codes as
+	// for Start. ctx bounds the call.
+	Run(ctx context.Context, s Spec, within Process) (*Job, error)
 }
 
 // Process is one life of an instance. Its methods may be called concurrently.
@@ -94,6 +100,8 @@ type Spec struct {
 	Secrets  map[string]tenement.Secret // further variables, by name; they come before the service's
 	Stdout   Sink                       // nil drops it
 	Stderr   Sink
+
+	Task *Task // for Run alone; otherwise nil
 }
 
 // Sink takes what a process prints on one stream. Calls for one stream come one after

@@ -29,6 +29,7 @@ type instance struct {
 	waiting  atomic.Int64          // of these, who wait for a process
 	requests atomic.Int64          // of those, requests: not the operator
 	claimed  atomic.Pointer[claim] // it is to make room
+	tasks    atomic.Int64          // run in places of their own
 
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see

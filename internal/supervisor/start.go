@@ -72,10 +72,7 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	}
 	rt := i.sup.Runtimes[i.service.Isolation]
 	if rt == nil {
-		return nil, "", &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "start " + i.id.String(),
-			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
-		}
+		return nil, "", i.unavailableIsolation()
 	}
 	if missing, ok := rt.(tenruntime.Unavailable); ok { // then nothing changes hands for it
 		return nil, "", missing.Err
