@@ -22,8 +22,10 @@ func ownerOf(info os.FileInfo) uint32 {
 	return stat.Uid
 }
 
+type executor func(*api.Client, context.Context, tenement.InstanceID, api.ExecRequest, api.ExecStreams) (int, error)
+
 // execute runs a shell's words in an instance.
-func (s *site) execute(how func(*api.Client, context.Context, tenement.InstanceID, api.ExecRequest, api.ExecStreams) (int, error), text, stdin, script string) (status int, stdout, stderr string) {
+func (s *site) execute(how executor, text, stdin, script string) (status int, stdout, stderr string) {
 	s.t.Helper()
 	var out, errs bytes.Buffer
 	status, err := how(s.api, timeout(s.t, 2*time.Minute), id(s.t, text), api.ExecRequest{Command: []string{"sh", "-c", script}},
@@ -93,6 +95,18 @@ func TestCommandsInInstances(t *testing.T) {
 			}
 			s.wantsNoLeases("api:alice")
 
+			// It sees the program; of settings that changed meanwhile both kinds have the new ones.
+			s.set("api:alice", api.SettingsChange{Env: map[string]any{"PLAN": "new"}})
+			want := fmt.Sprintf("new %d\n", in.PID)
+			for _, how := range []executor{(*api.Client).Exec, (*api.Client).Run} {
+				if status, out, errs = s.execute(how, "api:alice", "", fmt.Sprintf("echo $PLAN %d", in.PID)); out != want {
+					t.Errorf("%d %q %q, want %q", status, out, errs, want)
+				}
+			}
+			if status, _, errs = s.execute((*api.Client).Exec, "api:alice", "", fmt.Sprintf("test -e /proc/%[1]d && kill -0 %[1]d", in.PID)); status != 0 {
+				t.Errorf("the program is not seen: %d %q", status, errs)
+			}
+
 			// A signal's status, a command that is not there, output left to a child.
 			if status, _, _ = s.execute((*api.Client).Exec, "api:alice", "", "kill -TERM $$"); status != 128+15 {
 				t.Errorf("ended by a signal: status %d", status)
@@ -117,7 +131,7 @@ func TestCommandsEndWithTheirClient(t *testing.T) {
 	s.spawn("api:alice")
 	s.get("http://alice.api.localhost/health")
 	alice := id(t, "api:alice")
-	for name, how := range map[string]func(*api.Client, context.Context, tenement.InstanceID, api.ExecRequest, api.ExecStreams) (int, error){"exec": (*api.Client).Exec, "run": (*api.Client).Run} {
+	for name, how := range map[string]executor{"exec": (*api.Client).Exec, "run": (*api.Client).Run} {
 		ctx, cancel := context.WithCancel(t.Context())
 		endless, typed := io.Pipe()
 		printed, stdout := io.Pipe()

@@ -83,20 +83,17 @@ func landlockRights() (rights uint64) {
 // landlock is a second wall behind the file system that a process sees: it may read all of
 // that, and change only what lies below the writable paths and the open files. From ABI 6
 // on it can signal nobody outside of it, and reach no abstract socket, unless it speaks to
-// us by one: all that there are in its network are its own and that one. A task may signal
-// what else its user has, which is its instance. A kernel without Landlock has the first
-// wall only.
-func landlock(writable []string, open []*os.File, s Spec) error {
+// us by one: all that there are in its network are its own and that one. A kernel without
+// Landlock has the first wall only.
+func landlock(writable []string, open []*os.File, speaks bool) error {
 	if landlockABI() == 0 {
 		return nil
 	}
 	rights := landlockRights()
 	attr := unix.LandlockRulesetAttr{Handled_access_fs: rights}
 	if landlockABI() >= 6 {
-		if s.Task == nil {
-			attr.Scoped |= unix.LANDLOCK_SCOPE_SIGNAL
-		}
-		if !s.notifies() {
+		attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL
+		if !speaks {
 			attr.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 		}
 	}

@@ -236,20 +236,20 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 	if err := in.Enter(); err != nil {
 		return err
 	}
-	return n.confine(s, files)
+	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
+	return confine(func() error { return landlock(writable, reopenable(files[1:socketFD]), s.notifies()) })
 }
 
 // confine takes from the calling thread, which is in its namespaces, the host's root and
-// every right that the program is not to have.
-func (n *Namespace) confine(s Spec, files []*os.File) error {
+// every right that the program is not to have. Second is the wall behind the first.
+func confine(second func() error) error {
 	if err := errors.Join(unix.Chroot(tenantRoot), unix.Chdir("/")); err != nil {
 		return fmt.Errorf("chroot: %w", err)
 	}
 	if err := dropRights(); err != nil {
 		return err
 	}
-	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
-	if err := landlock(writable, reopenable(files[1:socketFD]), s); err != nil {
+	if err := second(); err != nil {
 		return err
 	}
 	return filterSyscalls()

@@ -37,7 +37,7 @@ func (n *Namespace) spawnWithin(s Spec, p *hostProcess) spawner {
 	return func(c command, files []*os.File, attr *syscall.SysProcAttr) (h *handle, err error) {
 		attr.Credential = &syscall.Credential{Uid: uint32(s.UID), Gid: uint32(s.UID)}
 		err = onThread(func() (err error) {
-			if err := n.join(s, p, files); err != nil {
+			if err := n.join(p); err != nil {
 				return &tenement.Error{Code: tenement.CodeUnavailable, Op: "run a command in " + s.Instance.String(), Err: err}
 			}
 			h, err = spawn(c, files, attr)
@@ -48,8 +48,9 @@ func (n *Namespace) spawnWithin(s Spec, p *hostProcess) spawner {
 }
 
 // join makes the calling thread, which its caller throws away, what p is in all but its
-// user id.
-func (n *Namespace) join(s Spec, p *hostProcess, files []*os.File) error {
+// user id and the second wall: from behind one of its own, a command could neither see
+// nor signal what it is there to look at, because Landlock takes them for strangers.
+func (n *Namespace) join(p *hostProcess) error {
 	if err := n.leaveHost(); err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ func (n *Namespace) join(s Spec, p *hostProcess, files []*os.File) error {
 	if gone := p.handle.control(func(pidfd int) { err = unix.Setns(pidfd, all) }); gone != nil || err != nil {
 		return fmt.Errorf("enter the namespaces of pid %d: %w", p.ref.PID, errors.Join(gone, err))
 	}
-	return n.confine(s, files)
+	return confine(func() error { return nil })
 }
 
 // reopenable are those of files that a program can open again by their names: not

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -98,24 +99,33 @@ func (i *instance) takeRecipe() error {
 	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
 		i.service, i.base = s, s
 	}
-	if i.sup.Recipe == nil {
-		return nil
-	}
-	own, err := i.sup.Recipe(i.sup.lives, i.id, i.base)
+	own, err := i.sup.recipe(i.sup.lives, i.id, i.base)
 	if err == nil {
 		i.service = own
 	}
 	return err
 }
 
+func (s *Supervisor) recipe(ctx context.Context, id tenement.InstanceID, base *tenement.Service) (*tenement.Service, error) {
+	if s.Recipe == nil {
+		return base, nil
+	}
+	return s.Recipe(ctx, id, base)
+}
+
 // spec is all that a start needs but its data directory.
 func (i *instance) spec() (spec tenruntime.Spec, err error) {
 	spec = i.sup.spec(i.id)
 	spec.Service = i.service
-	if i.sup.Secrets != nil {
-		spec.Secrets, err = i.sup.Secrets(i.sup.lives, i.id)
-	}
+	spec.Secrets, err = i.sup.secrets(i.sup.lives, i.id)
 	return spec, err
+}
+
+func (s *Supervisor) secrets(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error) {
+	if s.Secrets == nil {
+		return nil, nil
+	}
+	return s.Secrets(ctx, id)
 }
 
 // onProbe takes the verdict on a starting process. One that has exited meanwhile is

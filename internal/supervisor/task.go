@@ -27,7 +27,10 @@ func (s *Supervisor) Exec(ctx context.Context, id tenement.InstanceID, task Make
 }
 
 func (s *Supervisor) execIn(ctx context.Context, id tenement.InstanceID, l *life, task MakeTask) (*tenruntime.Job, error) {
-	spec := tenruntime.Spec{Instance: id, Service: l.service}
+	spec, err := s.taskSpec(ctx, id, l.service)
+	if err != nil {
+		return nil, err
+	}
 	isolation := l.process.Ref().Isolation
 	if isolation != tenement.IsolationProcess {
 		row, err := s.Store.Instance(ctx, id)
@@ -36,19 +39,31 @@ func (s *Supervisor) execIn(ctx context.Context, id tenement.InstanceID, l *life
 		}
 		spec.UID = row.UID
 	}
-	var err error
 	if spec.DataDir, err = s.Disk.Make(ctx, id, spec.UID); err != nil {
 		return nil, err
-	}
-	if s.Secrets != nil {
-		if spec.Secrets, err = s.Secrets(ctx, id); err != nil {
-			return nil, err
-		}
 	}
 	if spec.Task, err = task(spec.UID); err != nil {
 		return nil, err
 	}
 	return s.Runtimes[isolation].Run(ctx, spec, l.process)
+}
+
+// taskSpec is for a task beside a process of a recipe: all is as that has it, but for the
+// environment, which is that of the next start.
+func (s *Supervisor) taskSpec(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (spec tenruntime.Spec, err error) {
+	base := s.service(id)
+	if base == nil {
+		return spec, Unknown(id)
+	}
+	next, err := s.recipe(ctx, id, base)
+	if err != nil {
+		return spec, err
+	}
+	now := *service
+	now.Env = next.Env
+	spec = tenruntime.Spec{Instance: id, Service: &now}
+	spec.Secrets, err = s.secrets(ctx, id)
+	return spec, err
 }
 
 // RunTask starts a task in a place of its own, whether id sleeps or not, and leaves id as it
@@ -80,7 +95,7 @@ func (s *Supervisor) RunTask(ctx context.Context, id tenement.InstanceID, task M
 }
 
 func (i *instance) runTask(task MakeTask) (*tenruntime.Job, error) {
-	if i.own.life == nil { // else the recipe is that of what runs
+	if i.own.life == nil { // else user and limits are those of what runs
 		if err := i.takeRecipe(); err != nil {
 			return nil, err
 		}
@@ -92,11 +107,10 @@ func (i *instance) runTask(task MakeTask) (*tenruntime.Job, error) {
 	if missing, ok := rt.(tenruntime.Unavailable); ok { // then nothing changes hands for it
 		return nil, missing.Err
 	}
-	spec, err := i.spec()
+	spec, err := i.sup.taskSpec(i.sup.lives, i.id, i.service)
 	if err != nil {
 		return nil, err
 	}
-	spec.Stdout, spec.Stderr = nil, nil
 	if _, err := i.prepareStorage(&spec); err != nil && tenement.CodeOf(err) != tenement.CodeStorageFull { // it may be what makes room
 		return nil, err
 	}

@@ -31,6 +31,7 @@ func TestSettingsDocument(t *testing.T) {
 	if strings.Contains(out, "sk_live") || strings.Contains(out, "open_files_limit") || strings.Contains(out, "env PLAN") {
 		t.Errorf("shown, though secret or taken away:\n%s", out)
 	}
+	d.command("start", "notes:alice")
 	if got := d.command("run", "notes:alice", "--", "sh", "-c", `echo "$GREETING $STRIPE_KEY $PLAN"`); got != "hello alice sk_live_1 \n" {
 		t.Errorf("the variables are %q", got)
 	}
