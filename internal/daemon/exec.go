@@ -58,7 +58,7 @@ func (b *backend) session(ctx context.Context, id tenement.InstanceID, r api.Exe
 			release()
 		})
 	}
-	stop := context.AfterFunc(b.serving, closeAll)
+	stop := context.AfterFunc(b.serving, closeAll) //nolint:contextcheck // the daemon's end ends it
 	session.Close = func() { stop(); closeAll() }
 	return &session, nil
 }
