@@ -176,8 +176,11 @@ func TestNothingOfTenantsReachesTheTerminal(t *testing.T) {
 	daemon := answers(map[string]any{
 		"GET /api/instances/{id}":         in,
 		"GET /api/instances/{id}/storage": api.Storage{ID: alice.ID, Path: "/data", UsedBytes: 1536},
-		"GET /api/instances/{id}/health":  api.InstanceHealth{ID: alice.ID, Health: tenement.HealthHealthy, Detail: nasty},
-		"GET /api/logs":                   api.LogLines{Lines: []api.LogLine{{At: time.Unix(0, 0), Instance: alice.ID, Level: "stdout", Text: nasty + "\ttab"}}},
+		"GET /api/instances/{id}/settings": api.Settings{
+			ID: alice.ID, Env: map[string]any{nasty: nasty}, Secrets: []string{nasty}, Values: map[string]any{"memory_limit_mb": 2097152},
+		},
+		"GET /api/instances/{id}/health": api.InstanceHealth{ID: alice.ID, Health: tenement.HealthHealthy, Detail: nasty},
+		"GET /api/logs":                  api.LogLines{Lines: []api.LogLine{{At: time.Unix(0, 0), Instance: alice.ID, Level: "stdout", Text: nasty + "\ttab"}}},
 	})
 	for _, line := range []string{"inspect api:alice", "health api:alice", "logs", "logs api:alice --json", "inspect api:alice --json"} {
 		got := ten(t, daemon, strings.Fields(line)...)

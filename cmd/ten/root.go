@@ -67,7 +67,7 @@ func (a *app) rootCommand() *cobra.Command {
 		commands  []*cobra.Command
 	}{
 		{"daemon", "The daemon:", []*cobra.Command{a.serveCommand(), a.reloadCommand(), a.upgradeCommand(), a.profileCommand(), a.initCommand(), a.configCommand(), a.doctorCommand(), a.installCommand(), a.uninstallCommand()}},
-		{"instances", "Instances:", append(a.lifeCommands(), a.psCommand(), a.inspectCommand(), a.healthCommand(), a.logsCommand())},
+		{"instances", "Instances:", append(append(a.lifeCommands(), a.execCommands()...), a.setCommand(), a.psCommand(), a.inspectCommand(), a.healthCommand(), a.logsCommand())},
 		{"traffic", "Traffic:", []*cobra.Command{a.weightCommand(), a.deployCommand(), a.routeCommand()}},
 		{"access", "Access:", []*cobra.Command{a.tokenGenCommand(), a.tokenCommand()}},
 	}
@@ -121,9 +121,12 @@ func arguments(least, most int) cobra.PositionalArgs {
 // configuration is no wrong use of the command.
 func exitStatus(err error) int {
 	var mistakes config.Mistakes
+	var status exited
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &status):
+		return int(status)
 	case errors.As(err, &mistakes):
 		return 1
 	}
@@ -135,7 +138,8 @@ var errReported = errors.New("failed")
 
 // report prints err for people.
 func (a *app) report(err error) {
-	if err == nil || errors.Is(err, errReported) {
+	var status exited
+	if err == nil || errors.Is(err, errReported) || errors.As(err, &status) {
 		return
 	}
 	fmt.Fprintf(a.stderr, "error: %s\n", visibleLines(err.Error()))

@@ -90,7 +90,8 @@ func unlessZero(n int) string {
 // inspected is everything there is to say about an instance.
 type inspected struct {
 	api.Instance
-	Storage api.Storage `json:"storage"`
+	Storage  api.Storage  `json:"storage"`
+	Settings api.Settings `json:"settings"`
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -103,15 +104,19 @@ func (a *app) inspectCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if a.json {
-			return a.printJSON(inspected{in, storage})
+		settings, err := client.Settings(ctx, id)
+		if err != nil {
+			return err
 		}
-		a.printInspected(in, storage)
+		if a.json {
+			return a.printJSON(inspected{in, storage, settings})
+		}
+		a.printInspected(in, storage, settings)
 		return nil
 	})
 }
 
-func (a *app) printInspected(in api.Instance, storage api.Storage) {
+func (a *app) printInspected(in api.Instance, storage api.Storage, settings api.Settings) {
 	now := time.Now()
 	oomKills := ""
 	if in.OOMKills > 0 {
@@ -141,6 +146,7 @@ func (a *app) printInspected(in api.Instance, storage api.Storage) {
 		{"size", fmt.Sprintf("%s, %d files", size(storage.UsedBytes), storage.UsedFiles)},
 		{"quota", quota(storage)},
 	}
+	rows = append(rows, settingRows(settings)...)
 	shown := rows[:0]
 	for _, row := range rows {
 		if row[1] != "" && row[1] != "-" {

@@ -57,6 +57,20 @@ type Backend interface {
 	// Storage is id's data directory, the room that is taken there and its quota.
 	Storage(ctx context.Context, id tenement.InstanceID) (Storage, error)
 
+	// Settings is what id has of its own; never the value of a secret.
+	Settings(ctx context.Context, id tenement.InstanceID) (Settings, error)
+
+	// ChangeSettings changes what is named, all of it or nothing, for id's next start on.
+	// What the configuration could not say either is CodeInvalid.
+	ChangeSettings(ctx context.Context, id tenement.InstanceID, change SettingsChange) (Settings, error)
+
+	// Exec starts a command where id's process is, and wakes id if need be. It is activity
+	// until the session is closed.
+	Exec(ctx context.Context, id tenement.InstanceID, r ExecRequest) (*Session, error)
+
+	// Run starts a command in a place of its own, with id's data, limits and settings.
+	Run(ctx context.Context, id tenement.InstanceID, r ExecRequest) (*Session, error)
+
 	// Deploy registers id if need be, starts it, waits at most timeout (more than 0)
 	// until it is healthy, and only then gives it its weight.
 	Deploy(ctx context.Context, id tenement.InstanceID, weight int, timeout time.Duration) error

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -156,6 +157,43 @@ type deployAsked struct {
 	id      tenement.InstanceID
 	weight  int
 	timeout time.Duration
+}
+
+func (b *fakeBackend) Settings(_ context.Context, id tenement.InstanceID) (Settings, error) {
+	return Settings{ID: id, Values: map[string]any{"memory_limit_mb": 512}, Env: map[string]any{"A": "1"}, Secrets: []string{"TOKEN"}}, b.find(id)
+}
+
+func (b *fakeBackend) ChangeSettings(ctx context.Context, id tenement.InstanceID, change SettingsChange) (Settings, error) {
+	b.mu.Lock()
+	b.note(change)
+	b.mu.Unlock()
+	return b.Settings(ctx, id)
+}
+
+func (b *fakeBackend) Exec(_ context.Context, id tenement.InstanceID, r ExecRequest) (*Session, error) {
+	return fakeSession(r), b.find(id)
+}
+
+func (b *fakeBackend) Run(ctx context.Context, id tenement.InstanceID, r ExecRequest) (*Session, error) {
+	return b.Exec(ctx, id, r)
+}
+
+// fakeSession prints what it is told, and then ends with a status of 7.
+func fakeSession(r ExecRequest) *Session {
+	stdin, typed := io.Pipe()
+	stdout, printed := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(printed, io.MultiReader(strings.NewReader(strings.Join(r.Command, " ")+"\n"), stdin))
+		_ = printed.Close()
+	}()
+	return &Session{
+		Stdin: typed, Stdout: stdout, Stderr: strings.NewReader("trouble"),
+		Resize: func(TermSize) error { return nil }, Signal: func(int) error { return typed.Close() },
+		Wait:  func() int { <-done; return 7 },
+		Close: func() { _ = typed.Close(); _ = stdout.Close() },
+	}
 }
 
 func (b *fakeBackend) Deploy(ctx context.Context, id tenement.InstanceID, weight int, timeout time.Duration) error {

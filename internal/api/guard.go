@@ -21,6 +21,8 @@ import (
 const (
 	maxBody     = 1 << 20          // bytes of a request body
 	bodyTimeout = 10 * time.Second // to send it
+
+	mergePatchType = "application/merge-patch+json" // RFC 7396
 )
 
 var (
@@ -39,6 +41,8 @@ type call struct {
 	target   string
 	detail   string
 	recorded bool
+
+	upgradable bool // to a connection of [execProtocol]
 }
 
 // see fails unless c may read about id.
@@ -80,7 +84,7 @@ func (s *Server) guard(r *route) func(huma.Context, func(huma.Context)) {
 // admit finds out who sent req and whether they may use r. The call it returns is
 // never nil.
 func (s *Server) admit(req *http.Request, r *route) (*call, error) {
-	c := &call{action: r.action, target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind")}
+	c := &call{action: r.action, upgradable: req.Header.Get("Upgrade") == execProtocol, target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind")}
 	err := s.identify(req, c)
 	if r.access == open {
 		return c, nil
@@ -199,7 +203,7 @@ func readBody(w http.ResponseWriter, req *http.Request) error {
 	if req.ContentLength == 0 {
 		return nil // huma says that a body is required
 	}
-	if kind, _, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+	if kind, _, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || kind != "application/json" && kind != mergePatchType {
 		return refusal(http.StatusUnsupportedMediaType, "the body must be JSON", "send: Content-Type: application/json")
 	}
 	control := http.NewResponseController(w)

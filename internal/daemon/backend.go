@@ -25,6 +25,7 @@ type backend struct {
 	ctx      context.Context // of the daemon: shared hosts are looked up without a request's
 	serving  context.Context // ends when the daemon begins to stop
 	weighing sync.Mutex      // held while weights change: store first, then memory
+	settling sync.Mutex      // held while settings change: what they come to is checked first
 }
 
 var _ api.Backend = (*backend)(nil)
@@ -246,6 +247,9 @@ func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (api.Stor
 	}
 	own, quota := false, tenement.Bytes(0)
 	if service := b.daemon.config().Services[id.Service]; service != nil {
+		if settled, err := b.recipe(ctx, id, service); err == nil { // else its next start says what is wrong
+			service = settled
+		}
 		own, quota = service.Isolation != tenement.IsolationProcess, service.Limits.Storage
 	}
 	s, err := b.disk.Storage(ctx, id, row.UID, own, quota)

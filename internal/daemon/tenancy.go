@@ -17,6 +17,7 @@ import (
 	"tenement/internal/memory"
 	"tenement/internal/proxy"
 	"tenement/internal/route"
+	"tenement/internal/secrets"
 	"tenement/internal/store"
 	"tenement/internal/supervisor"
 )
@@ -28,6 +29,7 @@ type tenancy struct {
 	disk       *disk.Root
 	store      *store.Store
 	logs       *logs.Store
+	key        *secrets.Key
 	isolation  isolation
 	weights    *route.Weights
 	supervisor *supervisor.Supervisor
@@ -61,6 +63,7 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 		return nil, err
 	}
 	t.closers = append(t.closers, t.store)
+	t.key = secrets.NewKey(t.stateDir("secrets.key"))
 	t.store.OnWritable(t.reportDisk)
 	if err := t.openLogs(ctx); err != nil {
 		return nil, err
@@ -185,6 +188,8 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Plan:        t.plan(t.daemon.setup.Load().config),
 		Transport:   proxy.NewTransport,
 		Heed:        t.agenda.Heed,
+		Recipe:      t.recipe,
+		Secrets:     t.secrets,
 		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },
 		Sweep:       t.sweep,
 		MaxStarting: c.MaxStarting,

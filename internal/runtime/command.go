@@ -47,17 +47,18 @@ func (s Spec) command(port int) (command, error) {
 	}
 	env := s.environment(port, vars)
 	c := command{dir: s.Service.Workdir.Expand(vars), openFiles: s.Service.Limits.OpenFiles, passed: s.passed()}
-	if c.dir == "" {
+	if c.dir == "" || s.Task != nil {
 		c.dir = s.DataDir
 	}
-	for _, word := range s.Service.Command {
-		c.args = append(c.args, word.Expand(vars))
-	}
+	c.args = s.arguments(vars)
 	search := filepath.SplitList(env["PATH"])
 	if s.UID != 0 {
 		search = visibleFirst(search, s.Service)
 	}
 	path, err := findProgram(c.args[0], search, c.dir)
+	if err != nil && s.Task != nil {
+		return command{}, &tenement.Error{Code: tenement.CodeNotFound, Op: "run a command in " + s.Instance.String(), Err: err}
+	}
 	if err != nil {
 		return command{}, &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: err,
@@ -72,11 +73,11 @@ func (s Spec) command(port int) (command, error) {
 }
 
 // passed reports whether the program is given its listening socket.
-func (s Spec) passed() bool { return s.Service.Listen == tenement.ListenFD }
+func (s Spec) passed() bool { return s.Task == nil && s.Service.Listen == tenement.ListenFD }
 
 // notifies reports whether the process says of itself how it does.
 func (s Spec) notifies() bool {
-	return s.Service != nil && s.Service.Ready == tenement.ReadyNotify
+	return s.Task == nil && s.Service != nil && s.Service.Ready == tenement.ReadyNotify
 }
 
 // prepared does what only the process itself can before it is its program, by a shell
@@ -139,6 +140,9 @@ func (s Spec) environment(port int, vars tenement.Vars) map[string]string {
 	}
 	for name, value := range s.Service.Env {
 		env[name] = value.Expand(vars)
+	}
+	for name, value := range s.Secrets {
+		env[name] = string(value)
 	}
 	return env
 }

@@ -166,6 +166,12 @@ const maxTemplates = 256
 
 // template is the one for s, made anew when what it shows has been replaced.
 func (n *Namespace) template(s Spec, c command) (*template, error) {
+	if s.Task != nil { // which sees what the service's program does
+		var err error
+		if c, err = s.own().command(tenantPort); err != nil {
+			return nil, err
+		}
+	}
 	own := ownPaths(s, c)
 	key := strings.Join(slices.Concat([]string{s.Service.DataDir}, own, []string{""}, s.Service.Readable, []string{""}, s.Service.Writable), "\x00")
 	n.mu.Lock()
@@ -230,14 +236,20 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 	if err := in.Enter(); err != nil {
 		return err
 	}
+	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
+	return confine(func() error { return landlock(writable, reopenable(files[1:socketFD]), s.notifies() || s.wishes(tenement.IsolationNamespace)) })
+}
+
+// confine takes from the calling thread, which is in its namespaces, the host's root and
+// every right that the program is not to have. Second is the wall behind the first.
+func confine(second func() error) error {
 	if err := errors.Join(unix.Chroot(tenantRoot), unix.Chdir("/")); err != nil {
 		return fmt.Errorf("chroot: %w", err)
 	}
 	if err := dropRights(); err != nil {
 		return err
 	}
-	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
-	if err := landlock(writable, files[1:socketFD], s.notifies() || s.wishes(tenement.IsolationNamespace)); err != nil {
+	if err := second(); err != nil {
 		return err
 	}
 	return filterSyscalls()

@@ -25,6 +25,12 @@ type Runtime interface {
 	// and CodeUnavailable says why. After any other error (no more descriptors, say) it
 	// may still live, and can be adopted later. ctx bounds the wait for an end.
 	Adopt(ctx context.Context, s Spec, r tenement.Ref) (Process, error)
+
+	// Run starts the task of s: in the namespaces and the cgroup of within, a process of
+	// this runtime, or, if that is nil, in a place like it of its own. Either way it has the
+	// user, the limits and the environment of s, and begins in the data directory. Codes as
+	// for Start. ctx bounds the call.
+	Run(ctx context.Context, s Spec, within Process) (*Job, error)
 }
 
 // Process is one life of an instance. Its methods may be called concurrently.
@@ -89,9 +95,10 @@ type Notice struct {
 type Spec struct {
 	Instance tenement.InstanceID
 	Service  *tenement.Service
-	DataDir  string // the instance's own, existing and private
-	UID      int    // of the process, its group's too; 0 = the daemon's own user
-	Stdout   Sink   // nil drops it
+	DataDir  string                     // the instance's own, existing and private
+	UID      int                        // of the process, its group's too; 0 = the daemon's own user
+	Secrets  map[string]tenement.Secret // further variables, by name; they come before the service's
+	Stdout   Sink                       // nil drops it
 	Stderr   Sink
 
 	// Heed answers what the process asks of us on connections of l, and returns when l is
@@ -99,6 +106,8 @@ type Spec struct {
 	// process finds the socket's name in its environment, but not in a sandbox, nor if its
 	// service says otherwise, nor elsewhere than on Linux. Nil: it may ask nothing.
 	Heed func(l net.Listener)
+
+	Task *Task // for Run alone; otherwise nil
 }
 
 // Sink takes what a process prints on one stream. Calls for one stream come one after

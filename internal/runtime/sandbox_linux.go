@@ -107,6 +107,14 @@ func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
 	return b.host.startAt(ctx, s, at)
 }
 
+// Run implements [Runtime]: it fails.
+func (b *Sandbox) Run(_ context.Context, s Spec, _ Process) (*Job, error) {
+	return nil, &tenement.Error{
+		Code: tenement.CodeUnavailable, Op: "run a command in " + s.Instance.String(), Err: errors.New("commands are not run in sandboxes yet"),
+		Hint: `isolation = "namespace" has them`,
+	}
+}
+
 // Adopt implements [Runtime].
 func (b *Sandbox) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process, error) {
 	found, err := adopt(ref)

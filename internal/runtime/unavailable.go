@@ -13,5 +13,8 @@ type Unavailable struct{ Err error }
 // Start implements [Runtime].
 func (u Unavailable) Start(context.Context, Spec) (Process, error) { return nil, u.Err }
 
+// Run implements [Runtime].
+func (u Unavailable) Run(context.Context, Spec, Process) (*Job, error) { return nil, u.Err }
+
 // Adopt implements [Runtime].
 func (u Unavailable) Adopt(context.Context, Spec, tenement.Ref) (Process, error) { return nil, u.Err }

@@ -126,6 +126,17 @@ CREATE TABLE cron (
 	PRIMARY KEY (service, line)
 ) STRICT, WITHOUT ROWID;
 `,
+	// What an instance has of its own.
+	`
+CREATE TABLE settings (
+	service TEXT NOT NULL,
+	name    TEXT NOT NULL,
+	key     TEXT NOT NULL CHECK (key <> ''),
+	value   BLOB NOT NULL,
+	PRIMARY KEY (service, name, key),
+	FOREIGN KEY (service, name) REFERENCES instances (service, name) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -65,6 +65,10 @@ INSERT INTO alarms VALUES ('api', 'alice', 'billing', 1767229200000000000, 17672
 	8: `
 INSERT INTO cron VALUES ('api', 'nightly', '0 3 * * * UTC', 1767225600000000000, 'alice', 0);
 `,
+	9: `
+INSERT INTO settings VALUES ('api', 'alice', 'memory_limit_mb', CAST('512' AS BLOB));
+INSERT INTO settings VALUES ('api', 'alice', 'secret.TOKEN', x'00ff0a');
+`,
 }
 
 func fixturePath(version int) string {

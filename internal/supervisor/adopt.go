@@ -166,7 +166,10 @@ func (i *instance) inherit(f *legacy) {
 		return
 	}
 	o.state = f.record.State
-	o.life = newLife(i.sup, i.service, f.process)
+	if err := i.takeRecipe(); err != nil { // what runs need not end for it
+		i.sup.Log.Warn("an adopted process has the settings of its service", "instance", i.id, "error", err)
+	}
+	o.life = newLife(i, f.process)
 	i.takePlace()
 	o.life.frost.still = f.process.Frozen()
 	o.life.startedAt = f.record.StartedAt

@@ -17,6 +17,7 @@ type instance struct {
 	sup     *Supervisor
 	id      tenement.InstanceID
 	service *tenement.Service // the recipe of the present process, or of the next one
+	base    *tenement.Service // what the configuration had when service was made of it
 
 	inbox    chan func()
 	shutdown chan struct{} // closed when the daemon stops
@@ -28,6 +29,7 @@ type instance struct {
 	waiting  atomic.Int64          // of these, who wait for a process
 	requests atomic.Int64          // of those, requests: not the operator
 	claimed  atomic.Pointer[claim] // it is to make room
+	tasks    atomic.Int64          // run in places of their own
 
 	serving   atomic.Pointer[life]            // where leases are to be had
 	published atomic.Pointer[tenement.Status] // what others see
@@ -57,8 +59,9 @@ type ownership struct {
 }
 
 func newInstance(s *Supervisor, id tenement.InstanceID) *instance {
+	service := s.service(id)
 	i := &instance{
-		sup: s, id: id, service: s.service(id),
+		sup: s, id: id, service: service, base: service,
 		inbox:    make(chan func()),
 		shutdown: make(chan struct{}),
 		moved:    make(chan struct{}),

@@ -17,6 +17,7 @@ import (
 // allocates nothing.
 type life struct {
 	service   *tenement.Service
+	base      *tenement.Service // see instance
 	process   tenruntime.Process
 	transport tenement.Transport
 	gate      gate
@@ -40,11 +41,12 @@ type life struct {
 
 var _ tenement.Lease = (*life)(nil)
 
-func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process) *life {
+func newLife(i *instance, p tenruntime.Process) *life {
 	l := &life{
-		service:   service,
+		service:   i.service,
+		base:      i.base,
 		process:   p,
-		transport: s.Transport(p.Dial),
+		transport: i.sup.Transport(p.Dial),
 		startedAt: time.Now(),
 		probed:    make(chan error, 1),
 		checked:   make(chan error, 1),
@@ -54,7 +56,7 @@ func newLife(s *Supervisor, service *tenement.Service, p tenruntime.Process) *li
 	}
 	l.gate.init()
 	l.notify.ready = make(chan struct{}, 1)
-	l.hurry, l.hurryUp = context.WithCancel(s.lives)
+	l.hurry, l.hurryUp = context.WithCancel(i.sup.lives)
 	return l
 }
 

@@ -167,6 +167,13 @@ type removal struct{ purge bool }
 // removes its data directory too.
 func (s *Supervisor) Delete(ctx context.Context, id tenement.InstanceID, purge bool) error {
 	return s.operate(ctx, id, ifRegistered(func(i *instance, answer chan<- error) {
+		if i.tasks.Load() > 0 {
+			answer <- &tenement.Error{
+				Code: tenement.CodeConflict, Op: "delete " + id.String(), Err: errors.New("a command of ten run uses its data"),
+				Hint: "wait for its end, or end it",
+			}
+			return
+		}
 		i.own.removal = &removal{purge: purge}
 		i.failWaiters(Unknown(id))
 		i.stop(tenement.GoalSleep, answer)

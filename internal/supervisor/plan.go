@@ -94,7 +94,7 @@ func (s *Supervisor) Outdated() []tenement.InstanceID {
 func (s *Supervisor) outdated(i *instance) bool {
 	now := s.service(i.id)
 	l := i.serving.Load()
-	return l != nil && now != nil && !sameProgram(*l.service, *now)
+	return l != nil && now != nil && !sameProgram(*l.base, *now)
 }
 
 // sameProgram reports whether two recipes start the same process. Who else wakes it, and when,

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -27,9 +28,6 @@ func (i *instance) begin(t tenement.Trigger) {
 // start runs with the admission slot just obtained.
 func (i *instance) start() {
 	i.own.ticket.expireAfter(slotTime)
-	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
-		i.service = s
-	}
 	i.own.storage.full, i.own.storage.due = nil, false
 	l, how, err := i.launch()
 	if err != nil {
@@ -70,17 +68,20 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if err := i.sup.Store.Refused(); err != nil {
 		return nil, "", err
 	}
+	if err := i.takeRecipe(); err != nil {
+		return nil, "", err
+	}
 	rt := i.sup.Runtimes[i.service.Isolation]
 	if rt == nil {
-		return nil, "", &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "start " + i.id.String(),
-			Err: errors.New("isolation " + string(i.service.Isolation) + " is not available"),
-		}
+		return nil, "", i.unavailableIsolation()
 	}
 	if missing, ok := rt.(tenruntime.Unavailable); ok { // then nothing changes hands for it
 		return nil, "", missing.Err
 	}
-	spec := i.sup.spec(i.id)
+	spec, err := i.spec()
+	if err != nil {
+		return nil, "", err
+	}
 	how, err := i.prepareStorage(&spec)
 	if err != nil {
 		return nil, how, err
@@ -89,7 +90,42 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if err != nil {
 		return nil, how, err
 	}
-	return newLife(i.sup, i.service, p), how, nil
+	return newLife(i, p), how, nil
+}
+
+// takeRecipe has the next process made as the configuration and the instance's own
+// settings are now.
+func (i *instance) takeRecipe() error {
+	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
+		i.service, i.base = s, s
+	}
+	own, err := i.sup.recipe(i.sup.lives, i.id, i.base)
+	if err == nil {
+		i.service = own
+	}
+	return err
+}
+
+func (s *Supervisor) recipe(ctx context.Context, id tenement.InstanceID, base *tenement.Service) (*tenement.Service, error) {
+	if s.Recipe == nil {
+		return base, nil
+	}
+	return s.Recipe(ctx, id, base)
+}
+
+// spec is all that a start needs but its data directory.
+func (i *instance) spec() (spec tenruntime.Spec, err error) {
+	spec = i.sup.spec(i.id)
+	spec.Service = i.service
+	spec.Secrets, err = i.sup.secrets(i.sup.lives, i.id)
+	return spec, err
+}
+
+func (s *Supervisor) secrets(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error) {
+	if s.Secrets == nil {
+		return nil, nil
+	}
+	return s.Secrets(ctx, id)
 }
 
 // onProbe takes the verdict on a starting process. One that has exited meanwhile is

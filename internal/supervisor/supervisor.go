@@ -23,7 +23,8 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Heed, Memory and Log is required.
+// Config is what a supervisor works with. Every field but Recipe, Secrets, Heed, Memory and
+// Log is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -35,6 +36,10 @@ type Config struct {
 	// Heed answers what a process of an instance asks of us, until the listener is closed;
 	// nil: they may ask nothing. It is called before Run is ready, too.
 	Heed func(tenement.InstanceID, net.Listener)
+	// Recipe is how id is started, given the recipe of its service; nil: just so.
+	Recipe func(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (*tenement.Service, error)
+	// Secrets are further variables of id's process, asked for at each start; nil: none.
+	Secrets func(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error)
 	// Deleted is told when an instance is no longer registered.
 	Deleted func(tenement.InstanceID)
 	// Sweep ends what earlier daemons left running, except adopted. It is called once,

@@ -36,6 +36,7 @@ var levels = map[string]int{
 	"internal/replica":   1,
 	"internal/rootless":  1,
 	"internal/route":     1,
+	"internal/secrets":   1,
 	"internal/store":     1,
 	"internal/telemetry": 1,
 
@@ -77,6 +78,7 @@ var testTrees = []string{"test"}
 // imported at all; a new one is added here together with its reason in
 // docs/decisions.
 var modules = map[string][]string{
+	"filippo.io/age":                         {"internal/secrets"},
 	"github.com/cilium/ebpf":                 {"internal/listening"},
 	"github.com/coder/websocket":             {"internal/runtime/runtimetest", "bench/tenant/static"}, // the tenant programs echo
 	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},                                     // activation and sd_notify
@@ -94,6 +96,7 @@ var modules = map[string][]string{
 	"golang.org/x/net":                       {"internal/proxy", "internal/runtime"}, // the latter: BPF
 	"golang.org/x/sync":                      {"*"},
 	"golang.org/x/sys":                       {"*"},
+	"golang.org/x/term":                      {"cmd/ten"},
 	"modernc.org/sqlite":                     {"internal/store", "internal/logs", "examples/notes"},
 	"mvdan.cc/sh/v3":                         {"internal/config"},
 }

@@ -282,7 +282,8 @@ func (d *daemon) command(args ...string) string {
 // tryCommand gives what a command printed: on its standard output, or on both when it
 // failed.
 func (d *daemon) tryCommand(args ...string) (string, error) {
-	args = append(args, "--config", d.config, "--data-dir", d.files())
+	// Before the arguments: those of exec and run are another program's.
+	args = slices.Concat([]string{"--config", d.config, "--data-dir", d.files()}, args)
 	cmd := exec.CommandContext(d.t.Context(), d.ten, args...)
 	if d.as != nil {
 		cmd = d.as(append([]string{d.ten}, args...)...)

@@ -137,6 +137,11 @@ func (f *Fake) Adopt(_ context.Context, s runtime.Spec, ref tenement.Ref) (runti
 	return nil, &tenement.Error{Code: tenement.CodeNotFound, Op: "adopt", Err: errors.New("no such process")}
 }
 
+// Run implements runtime.Runtime: it fails.
+func (f *Fake) Run(context.Context, runtime.Spec, runtime.Process) (*runtime.Job, error) {
+	return nil, &tenement.Error{Code: tenement.CodeUnavailable, Op: "run", Err: errors.New("a fake runs no commands")}
+}
+
 // FakeProcess is one process of a [Fake].
 type FakeProcess struct {
 	fake      *Fake

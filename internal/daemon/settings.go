@@ -1,0 +1,170 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"tenement"
+	"tenement/internal/api"
+	"tenement/internal/config"
+)
+
+// What the registry calls an instance's settings: the values by their key, and the
+// variables by their name behind one of these. All but secrets are JSON.
+const (
+	envKey    = "env."
+	secretKey = "secret."
+)
+
+// settings is what id has of its own, and its secrets as they are kept.
+func (t *tenancy) settings(ctx context.Context, id tenement.InstanceID) (config.Settings, map[string][]byte, error) {
+	own := config.Settings{Values: map[string]any{}, Env: map[string]any{}, Secrets: []string{}}
+	sealed := map[string][]byte{}
+	kept, err := t.store.Settings(ctx, id)
+	if err != nil {
+		return own, nil, err
+	}
+	for key, text := range kept {
+		if name, ok := strings.CutPrefix(key, secretKey); ok {
+			sealed[name] = text
+			continue
+		}
+		into := own.Values
+		if name, ok := strings.CutPrefix(key, envKey); ok {
+			into, key = own.Env, name
+		}
+		var value any
+		if err := json.Unmarshal(text, &value); err != nil {
+			return own, nil, fmt.Errorf("read setting %s of %s: %w", key, id, err)
+		}
+		into[key] = value
+	}
+	own.Secrets = slices.AppendSeq(own.Secrets, maps.Keys(sealed))
+	slices.Sort(own.Secrets)
+	return own, sealed, nil
+}
+
+// recipe is service as id is started with it. CodeUnavailable: what id has of its own is
+// out of the bounds that there are now.
+func (t *tenancy) recipe(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (*tenement.Service, error) {
+	own, _, err := t.settings(ctx, id)
+	if err != nil || len(own.Values)+len(own.Env)+len(own.Secrets) == 0 {
+		return service, err
+	}
+	settled, err := own.Apply(service)
+	if err != nil {
+		hint := "change it: ten set " + id.String()
+		if more := tenement.HintOf(err); more != "" {
+			hint += "; " + more
+		}
+		return service, &tenement.Error{Code: tenement.CodeUnavailable, Op: "settings of " + id.String(), Err: err, Hint: hint}
+	}
+	return settled, nil
+}
+
+// secrets opens what only id's process is to see.
+func (t *tenancy) secrets(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error) {
+	_, sealed, err := t.settings(ctx, id)
+	if err != nil || len(sealed) == 0 {
+		return nil, err
+	}
+	opened := make(map[string]tenement.Secret, len(sealed))
+	for name, text := range sealed {
+		plain, err := t.key.Open(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s of %s: %w", name, id, err)
+		}
+		opened[name] = tenement.Secret(plain)
+	}
+	return opened, nil
+}
+
+// Settings implements [api.Backend].
+func (b *backend) Settings(ctx context.Context, id tenement.InstanceID) (api.Settings, error) {
+	if _, err := b.row(ctx, id); err != nil {
+		return api.Settings{}, err
+	}
+	own, _, err := b.settings(ctx, id)
+	return api.Settings{ID: id, Values: own.Values, Env: own.Env, Secrets: own.Secrets}, err
+}
+
+// ChangeSettings implements [api.Backend]. What is checked is what they come to.
+func (b *backend) ChangeSettings(ctx context.Context, id tenement.InstanceID, change api.SettingsChange) (api.Settings, error) {
+	b.settling.Lock()
+	defer b.settling.Unlock()
+	if _, err := b.row(ctx, id); err != nil {
+		return api.Settings{}, err
+	}
+	if err := b.serviceExists(id.Service); err != nil {
+		return api.Settings{}, err
+	}
+	own, _, err := b.settings(ctx, id)
+	if err != nil {
+		return api.Settings{}, err
+	}
+	rows := map[string][]byte{}
+	if err := errors.Join(merge(own.Values, change.Values, "", rows), merge(own.Env, change.Env, envKey, rows)); err != nil {
+		return api.Settings{}, err
+	}
+	if own.Secrets, err = b.mergeSecrets(own.Secrets, change.Secrets, rows); err != nil {
+		return api.Settings{}, err
+	}
+	if _, err := own.Apply(b.daemon.config().Services[id.Service]); err != nil {
+		return api.Settings{}, err
+	}
+	if err := b.store.PutSettings(ctx, id, rows); err != nil {
+		return api.Settings{}, err
+	}
+	st, err := b.Instance(ctx, id)
+	return api.Settings{ID: id, Values: own.Values, Env: own.Env, Secrets: own.Secrets, RestartNeeded: st.State.HasProcess()}, err
+}
+
+// merge changes values, and notes the rows in which that is kept.
+func merge(values, change map[string]any, prefix string, rows map[string][]byte) error {
+	for name, value := range change {
+		if value == nil {
+			if _, known := values[name]; known {
+				delete(values, name)
+				rows[prefix+name] = nil
+			}
+			continue
+		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		values[name], rows[prefix+name] = value, text
+	}
+	return nil
+}
+
+// mergeSecrets seals what is new, and gives all names.
+func (b *backend) mergeSecrets(names []string, change map[string]any, rows map[string][]byte) ([]string, error) {
+	for name, value := range change {
+		names = slices.DeleteFunc(names, func(known string) bool { return known == name })
+		if value == nil {
+			rows[secretKey+name] = nil
+			continue
+		}
+		text, ok := value.(string)
+		if !ok {
+			return nil, &tenement.Error{Code: tenement.CodeInvalid, Op: "set a secret", Err: fmt.Errorf("%q must be a text", name)}
+		}
+		if err := config.CheckSecret(name, text); err != nil {
+			return nil, err
+		}
+		sealed, err := b.key.Seal([]byte(text))
+		if err != nil {
+			return nil, err
+		}
+		rows[secretKey+name] = sealed
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}

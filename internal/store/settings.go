@@ -1,0 +1,58 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"tenement"
+)
+
+// Settings is what is kept for id by [Store.PutSettings]; empty if that is nothing, or if
+// id is not registered.
+func (s *Store) Settings(ctx context.Context, id tenement.InstanceID) (map[string][]byte, error) {
+	op := "read settings of " + id.String()
+	rows, err := s.read.QueryContext(ctx, "SELECT key, value FROM settings WHERE service = ? AND name = ?", id.Service, id.Name)
+	if err != nil {
+		return nil, failure(op, err)
+	}
+	type pair struct {
+		key   string
+		value []byte
+	}
+	list, err := collect(rows, func(r row) (p pair, err error) {
+		err = r.Scan(&p.key, &p.value)
+		return p, err
+	})
+	settings := make(map[string][]byte, len(list))
+	for _, p := range list {
+		settings[p.key] = p.value
+	}
+	return settings, failure(op, err)
+}
+
+// PutSettings changes all of the settings that are named, or none; a nil value takes one
+// away. They go with the instance. It is CodeNotFound if id is not registered.
+func (s *Store) PutSettings(ctx context.Context, id tenement.InstanceID, changes map[string][]byte) error {
+	return s.wrote(ctx, "keep settings of "+id.String(), s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
+		var known int
+		if err := tx.QueryRowContext(ctx, "SELECT 1 FROM instances WHERE service = ? AND name = ?", id.Service, id.Name).Scan(&known); err != nil {
+			return err
+		}
+		for key, value := range changes {
+			if err := putSetting(ctx, tx, id, key, value); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
+		}
+		return nil
+	})))
+}
+
+func putSetting(ctx context.Context, tx *sql.Tx, id tenement.InstanceID, key string, value []byte) error {
+	query, args := "DELETE FROM settings WHERE service = ? AND name = ? AND key = ?", []any{id.Service, id.Name, key}
+	if value != nil {
+		query, args = "INSERT OR REPLACE INTO settings (service, name, key, value) VALUES (?, ?, ?, ?)", append(args, value)
+	}
+	_, err := tx.ExecContext(ctx, query, args...)
+	return err
+}
