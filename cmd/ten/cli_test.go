@@ -89,9 +89,9 @@ func TestChangesAreConfirmed(t *testing.T) {
 		"POST /api/deploy":                  nil,
 		"POST /api/route":                   nil,
 		"DELETE /api/tokens/{id}":           nil,
-		"POST /api/tokens":                  api.NewSecret{Token: api.Token{ID: "abc"}, Secret: "ten_secret"},
+		"POST /api/tokens":                  api.NewSecret{Token: api.Token{ID: "abc", Scope: tenement.RoleAdmin}, Secret: "ten_secret"},
 		"GET /api/instances/{id}/health":    api.InstanceHealth{ID: alice.ID, Health: tenement.HealthDegraded, Detail: "status\t500"},
-		"GET /api/tokens":                   api.Tokens{Tokens: []api.Token{{ID: "abc", Tenant: "alice"}, {ID: "def"}}},
+		"GET /api/tokens":                   api.Tokens{Tokens: []api.Token{{ID: "abc", Name: "ci", Scope: tenement.RoleTenant, Tenant: "alice"}, {ID: "def", Scope: tenement.RoleMetrics, ExpiresAt: time.Unix(1, 0)}}},
 	})
 	for line, want := range map[string]outcome{
 		"start api:alice":                 {0, "api:alice\n", ""},
@@ -106,7 +106,7 @@ func TestChangesAreConfirmed(t *testing.T) {
 		"route api --from bob --to alice": {0, "api:alice\n", ""},
 		"health api:alice":                {1, "api:alice   degraded   status\\t500\n", ""},
 		"token revoke abc":                {0, "abc\n", ""},
-		"token ls":                        {0, "ID    SCOPE     CREATED   LAST USED   EXPIRES\nabc   alice     -         -           -\ndef   (admin)   -         -           -\n", ""},
+		"token ls":                        {0, "ID    NAME   SCOPE          CREATED   LAST USED   EXPIRES\nabc   ci     tenant alice   -         -           -\ndef   -      metrics        -         -           expired\n", ""},
 		"token-gen":                       {0, "ten_secret\n", "token abc, an admin's: it may do everything, and the newest is also in <data_dir>/.tenement/api_token; it does not expire and is not shown again\n"},
 		"weight api:alice 1000":           {0, "api:alice\n", ""},
 		"inspect api:nobody":              {3, "", "error: find it: /api/instances/api:nobody/storage\n"},

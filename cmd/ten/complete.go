@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -57,7 +58,7 @@ func (a *app) completeToken(cmd *cobra.Command, args []string, typed string) ([]
 		}
 		var ids []string
 		for _, t := range tokens {
-			ids = append(ids, t.ID+"\t"+t.Tenant)
+			ids = append(ids, t.ID+"\t"+cmp.Or(t.Name, string(t.Scope)))
 		}
 		return ids
 	})

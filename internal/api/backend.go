@@ -89,9 +89,9 @@ type Backend interface {
 	// last q.Limit there are and then all others. q.Until is not looked at.
 	FollowLogs(q LogQuery) NextLogs
 
-	// CreateToken makes a token with [NewToken] and keeps its hash. expires is zero
-	// for never. The secret is not kept.
-	CreateToken(ctx context.Context, scope tenement.Scope, expires time.Time) (t tenement.Token, secret string, err error)
+	// CreateToken makes a token with [NewToken], gives t its id and keeps it with the
+	// hash. The secret is not kept.
+	CreateToken(ctx context.Context, t tenement.Token) (made tenement.Token, secret string, err error)
 
 	// Tokens lists every token, the oldest first.
 	Tokens(ctx context.Context) ([]tenement.Token, error)

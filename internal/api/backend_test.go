@@ -243,9 +243,9 @@ func (b *fakeBackend) print(id tenement.InstanceID, text string) {
 	b.printed = make(chan struct{})
 }
 
-func (b *fakeBackend) CreateToken(_ context.Context, scope tenement.Scope, expires time.Time) (tenement.Token, string, error) {
+func (b *fakeBackend) CreateToken(_ context.Context, t tenement.Token) (tenement.Token, string, error) {
 	secret, hash := NewToken()
-	t := tenement.Token{ID: secret[4:10], Scope: scope, CreatedAt: time.Now(), ExpiresAt: expires}
+	t.ID = secret[4:10]
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tokens[hash] = t
@@ -282,7 +282,7 @@ func (b *fakeBackend) Authenticate(_ context.Context, secret string) (tenement.T
 	if err != nil {
 		return tenement.Token{}, err
 	}
-	if t, ok := b.tokens[hash]; ok {
+	if t, ok := b.tokens[hash]; ok && !t.Expired(time.Now()) {
 		return t, nil
 	}
 	return tenement.Token{}, &tenement.Error{Code: tenement.CodeUnauthenticated, Op: "authenticate", Err: errors.New("unknown token")}
@@ -299,7 +299,15 @@ func (b *fakeBackend) Record(_ context.Context, e tenement.Event) {
 // secret makes a token directly, for a tenant or, with "", for an admin.
 func (b *fakeBackend) secret(t *testing.T, tenant string) string {
 	t.Helper()
-	_, secret, err := b.CreateToken(t.Context(), tenement.Scope{Tenant: tenant}, time.Time{})
+	if tenant == "" {
+		return b.secretFor(t, tenement.Token{Scope: tenement.Scope{Role: tenement.RoleAdmin}})
+	}
+	return b.secretFor(t, tenement.Token{Scope: tenement.TenantScope(tenant)})
+}
+
+func (b *fakeBackend) secretFor(t *testing.T, token tenement.Token) string {
+	t.Helper()
+	_, secret, err := b.CreateToken(t.Context(), token)
 	if err != nil {
 		t.Fatal(err)
 	}

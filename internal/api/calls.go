@@ -169,12 +169,20 @@ func (c *Client) Upgrade(ctx context.Context) (Upgraded, error) {
 	return u, err
 }
 
-// CreateToken makes a token: an admin's when tenant is empty, otherwise one that
-// reads about instances of that name. lifetime 0 is for ever; it is rounded up to
-// whole seconds.
-func (c *Client) CreateToken(ctx context.Context, tenant string, lifetime time.Duration) (NewSecret, error) {
+// TokenOptions says what a token is to be.
+type TokenOptions struct {
+	Name     string         // "": none
+	Scope    tenement.Scope // zero: an admin's; with only a Tenant, that tenant's
+	Lifetime time.Duration  // 0: for ever; rounded up to whole seconds
+}
+
+// CreateToken makes a token.
+func (c *Client) CreateToken(ctx context.Context, o TokenOptions) (NewSecret, error) {
 	var t NewSecret
-	req := TokenRequest{Tenant: tenant, ExpiresInSeconds: int64(math.Ceil(lifetime.Seconds()))}
+	req := TokenRequest{
+		Name: o.Name, Scope: o.Scope.Role, Tenant: o.Scope.Tenant,
+		ExpiresInSeconds: int64(math.Ceil(o.Lifetime.Seconds())),
+	}
 	err := c.do(ctx, http.MethodPost, "/api/tokens", nil, req, &t)
 	return t, err
 }

@@ -24,7 +24,6 @@ const (
 )
 
 var (
-	errNotAdmin    = errors.New("this needs an admin's rights")
 	errNoToken     = errors.New("no token was sent")
 	errNoInstance  = errors.New("no such instance")
 	errInvalidCall = &tenement.Error{Code: tenement.CodeInvalid, Op: "read request", Err: errors.New("the request does not fit the route")}
@@ -106,7 +105,7 @@ func (s *Server) identify(req *http.Request, c *call) error {
 	case header != "":
 		return s.identifyToken(req, header, c)
 	case atSocket && (uid == 0 || uid == os.Getuid()):
-		c.actor, c.local = fmt.Sprintf("local:%d", uid), true
+		c.actor, c.local, c.scope.Role = fmt.Sprintf("local:%d", uid), true, tenement.RoleAdmin
 		return nil
 	case atSocket:
 		return unauthenticated("run it as root or as the daemon's user, or give a token with --token or TENEMENT_TOKEN")
@@ -190,7 +189,7 @@ func (s *Server) problem(ctx context.Context, c *call, err error) *Problem {
 	if tenement.CodeOf(err) == tenement.CodeInternal {
 		s.log.ErrorContext(ctx, "management request failed", "actor", c.actor, "action", c.action, "target", c.target, "err", err)
 	}
-	return newProblem(err, c.actor != "" && c.scope.Admin())
+	return newProblem(err, c.scope.Role == tenement.RoleAdmin)
 }
 
 // readBody takes in the whole body, so that a slow sender is dealt with here and a

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"tenement"
@@ -31,7 +32,7 @@ type created[T any] struct {
 // show is st as the caller may see it.
 func (s *Server) show(c *call, st tenement.Status) Instance {
 	in := NewInstance(st)
-	if !c.scope.Admin() {
+	if !c.scope.SeesAll() {
 		in.Reason = "" // it may name commands and paths
 	}
 	if s.url != nil {
@@ -74,7 +75,7 @@ type listInput struct {
 func (s *Server) listInstances(ctx context.Context, c *call, in *listInput) (*answer[InstancePage], error) {
 	q := ListQuery{Service: in.Service, Name: in.Name, After: in.After, Limit: in.Limit, AwakeOnly: in.Awake}
 	page := InstancePage{Instances: []Instance{}}
-	if !c.scope.Admin() {
+	if !c.scope.SeesAll() {
 		if in.Name != "" && in.Name != c.scope.Tenant {
 			return &answer[InstancePage]{page}, nil
 		}
@@ -205,23 +206,37 @@ func (s *Server) listTokens(ctx context.Context, _ *call, _ *none) (*answer[Toke
 }
 
 func (s *Server) createToken(ctx context.Context, c *call, in *answer[TokenRequest]) (*created[NewSecret], error) {
-	c.detail = "admin"
-	if tenant := in.Body.Tenant; tenant != "" {
-		c.detail = "tenant " + tenant
-		if err := tenement.CheckInstanceName(tenant); err != nil {
-			return nil, err
-		}
+	t, err := in.Body.token(time.Now())
+	if err != nil {
+		return nil, err
 	}
-	var expires time.Time
-	if in.Body.ExpiresInSeconds > 0 {
-		expires = time.Now().Add(time.Duration(in.Body.ExpiresInSeconds) * time.Second)
-	}
-	t, secret, err := s.backend.CreateToken(ctx, tenement.Scope{Tenant: in.Body.Tenant}, expires)
+	c.detail = strings.TrimSpace(t.Scope.String() + " " + t.Name)
+	t, secret, err := s.backend.CreateToken(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	c.target = t.ID
 	return &created[NewSecret]{Status: http.StatusCreated, Body: NewSecret{Token: newToken(t), Secret: secret}}, nil
+}
+
+// token is what r asks for, made at the time now; CodeInvalid if there cannot be such a one.
+func (r TokenRequest) token(now time.Time) (tenement.Token, error) {
+	t := tenement.Token{Name: r.Name, Scope: tenement.Scope{Role: r.Scope, Tenant: r.Tenant}, CreatedAt: now}
+	switch {
+	case r.Scope == "" && r.Tenant != "":
+		t.Scope.Role = tenement.RoleTenant
+	case r.Scope == "":
+		t.Scope.Role = tenement.RoleAdmin
+	}
+	if r.ExpiresInSeconds > 0 {
+		t.ExpiresAt = now.Add(time.Duration(r.ExpiresInSeconds) * time.Second)
+	}
+	if r.Name != "" {
+		if err := tenement.CheckTokenName(r.Name); err != nil {
+			return t, err
+		}
+	}
+	return t, t.Scope.Check()
 }
 
 type tokenInput struct {

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -13,10 +15,24 @@ import (
 type access uint8
 
 const (
-	open        access = iota // anybody
-	tenantReads               // admins; a tenant's token for its own instances
-	adminOnly
+	adminOnly access = iota
+	open             // anybody
+	measuring        // what monitoring reads
+	overview         // about the daemon or about all instances
+	reading          // about instances; a tenant's token about its own
+	steering         // starts and stops instances; a tenant's token its own
 )
+
+// admitted is which roles may use a route. With this and [routes] it is said what a
+// token can do; nothing else decides.
+var admitted = map[access][]tenement.Role{
+	adminOnly: {tenement.RoleAdmin},
+	open:      tenement.Roles,
+	measuring: {tenement.RoleAdmin, tenement.RoleReadOnly, tenement.RoleMetrics},
+	overview:  {tenement.RoleAdmin, tenement.RoleReadOnly},
+	reading:   {tenement.RoleAdmin, tenement.RoleReadOnly, tenement.RoleTenant},
+	steering:  {tenement.RoleAdmin, tenement.RoleTenant},
+}
 
 // route is one line of the API.
 type route struct {
@@ -34,15 +50,16 @@ const instancePath = "/api/instances/{instance}"
 var routes = []route{
 	{http.MethodGet, "/health", open, "", "get-health", "Whether the daemon works", mount((*Server).ready)},
 	{http.MethodGet, "/api/openapi.json", open, "", "", "", mount((*Server).openAPI)},
+	// GET /metrics stands here: measuring, "", "get-metrics".
 
-	{http.MethodGet, "/api/instances", tenantReads, "", "list-instances", "List instances", mount((*Server).listInstances)},
+	{http.MethodGet, "/api/instances", reading, "", "list-instances", "List instances", mount((*Server).listInstances)},
 	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mount((*Server).spawn)},
-	{http.MethodGet, instancePath, tenantReads, "", "get-instance", "Show an instance", mount((*Server).getInstance)},
+	{http.MethodGet, instancePath, reading, "", "get-instance", "Show an instance", mount((*Server).getInstance)},
 	{http.MethodDelete, instancePath, adminOnly, "delete", "delete-instance", "End an instance and forget it", mount((*Server).deleteInstance)},
-	{http.MethodGet, instancePath + "/health", tenantReads, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
-	{http.MethodGet, instancePath + "/storage", tenantReads, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
-	{http.MethodPost, instancePath + "/start", adminOnly, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
-	{http.MethodPost, instancePath + "/stop", adminOnly, "stop", "stop", "Put an instance to sleep; the next request wakes it", mount(change(Backend.Stop))},
+	{http.MethodGet, instancePath + "/health", reading, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
+	{http.MethodGet, instancePath + "/storage", reading, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
+	{http.MethodPost, instancePath + "/start", steering, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
+	{http.MethodPost, instancePath + "/stop", steering, "stop", "stop", "Put an instance to sleep; the next request wakes it", mount(change(Backend.Stop))},
 	{http.MethodPost, instancePath + "/restart", adminOnly, "restart", "restart", "End an instance's process and start the next", mount(change(Backend.Restart))},
 	{http.MethodPost, instancePath + "/suspend", adminOnly, "suspend", "suspend", "Switch an instance off until it is resumed", mount(change(Backend.Suspend))},
 	{http.MethodPost, instancePath + "/resume", adminOnly, "resume", "resume", "Let a suspended instance wake again", mount(change(Backend.Resume))},
@@ -56,10 +73,10 @@ var routes = []route{
 
 	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mount((*Server).profile)},
 
-	{http.MethodGet, "/api/logs", tenantReads, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
-	{http.MethodGet, "/api/logs/stream", tenantReads, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
+	{http.MethodGet, "/api/logs", reading, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
+	{http.MethodGet, "/api/logs/stream", reading, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
 
-	{http.MethodGet, "/api/tokens", adminOnly, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
+	{http.MethodGet, "/api/tokens", overview, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
 	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mount((*Server).createToken)},
 	{http.MethodDelete, "/api/tokens/{token}", adminOnly, "token-revoke", "revoke-token", "End a token", mount((*Server).revokeToken)},
 }
@@ -103,16 +120,16 @@ func (r *route) operation() huma.Operation {
 // about one instance. To a tenant, what it may not see does not exist.
 func (r *route) admits(scope tenement.Scope, id tenement.InstanceID) error {
 	switch {
-	case r.access == open, scope.Admin():
+	case r.access == open:
 		return nil
-	case !id.IsZero() && !scope.Sees(id):
+	case scope.Role == tenement.RoleTenant && !id.IsZero() && !scope.Sees(id):
 		return notFound(id)
-	case r.access == tenantReads:
+	case slices.Contains(admitted[r.access], scope.Role):
 		return nil
 	}
 	return &tenement.Error{
 		Code: tenement.CodeForbidden, Op: r.summary,
-		Err:  errNotAdmin,
+		Err:  fmt.Errorf("a token of the scope %s may not do this", scope),
 		Hint: "use an admin token, or run it on the machine itself as the daemon's user",
 	}
 }

@@ -75,7 +75,7 @@ func TestAuditLog(t *testing.T) {
 	_ = local.SetWeight(ctx, bob, -1)
 	_ = local.Deploy(ctx, bob, 100, time.Second)
 	_ = local.Route(ctx, "api", "alice", "bob")
-	created, err := local.CreateToken(ctx, "alice", time.Hour)
+	created, err := local.CreateToken(ctx, TokenOptions{Name: "ci", Scope: tenement.TenantScope("alice"), Lifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,9 +95,9 @@ func TestAuditLog(t *testing.T) {
 		{Actor: "local:0", Action: "weight", Target: "api:bob", Outcome: "invalid", Detail: "read request: the request does not fit the route"},
 		{Actor: "local:0", Action: "deploy", Target: "api:bob", Outcome: "ok", Detail: "weight 100"},
 		{Actor: "local:0", Action: "route", Target: "api:bob", Outcome: "ok", Detail: "from api:alice"},
-		{Actor: "local:0", Action: "token-create", Target: created.ID, Outcome: "ok", Detail: "tenant alice"},
+		{Actor: "local:0", Action: "token-create", Target: created.ID, Outcome: "ok", Detail: "tenant alice ci"},
 		{Actor: "local:0", Action: "token-revoke", Target: created.ID, Outcome: "ok"},
-		{Actor: u, Action: "restart", Target: "api:alice", Outcome: "forbidden", Detail: "End an instance's process and start the next: this needs an admin's rights"},
+		{Actor: u, Action: "restart", Target: "api:alice", Outcome: "forbidden", Detail: "End an instance's process and start the next: a token of the scope tenant alice may not do this"},
 		{Actor: u, Action: "suspend", Target: "api:bob", Outcome: "not_found", Detail: "find api:bob: no such instance"},
 	}
 	got := b.recorded()

@@ -96,6 +96,12 @@ ALTER TABLE instances ADD COLUMN oom_kills INTEGER NOT NULL DEFAULT 0;
 	`
 ALTER TABLE processes ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;
 `,
+	// What a token is for, and what its maker calls it.
+	`
+ALTER TABLE tokens ADD COLUMN role TEXT NOT NULL DEFAULT ''; -- '' = nothing
+ALTER TABLE tokens ADD COLUMN name TEXT NOT NULL DEFAULT '';
+UPDATE tokens SET role = iif(tenant = '', 'admin', 'tenant');
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -75,7 +75,7 @@ func TestReopen(t *testing.T) {
 		Ref:   tenement.Ref{PID: 4711, StartTime: 1<<64 - 2, BootID: "b", Port: 40123, Cgroup: "/sys/fs/cgroup/x"},
 		State: tenement.Ready,
 	}
-	token := tenement.Token{ID: "t1", Scope: tenement.Scope{Tenant: "alice"}, CreatedAt: noon, ExpiresAt: noon.Add(time.Hour)}
+	token := tenement.Token{ID: "t1", Name: "ci", Scope: tenement.TenantScope("alice"), CreatedAt: noon, ExpiresAt: noon.Add(time.Hour)}
 	event := tenement.Event{At: noon, Actor: "local:0", Action: "spawn", Target: "api:alice", Outcome: "ok", Detail: "ü"}
 
 	s, err := Open(ctx, dir)

@@ -254,8 +254,8 @@ func TestProcesses(t *testing.T) {
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	ctx, s := t.Context(), openStore(t, t.TempDir())
-	admin := tenement.Token{ID: "z", CreatedAt: noon}
-	later := tenement.Token{ID: "a", Scope: tenement.Scope{Tenant: "alice"}, CreatedAt: noon.Add(1), ExpiresAt: noon.Add(2), LastUsed: noon.Add(3)}
+	admin := tenement.Token{ID: "z", Scope: tenement.Scope{Role: tenement.RoleAdmin}, CreatedAt: noon}
+	later := tenement.Token{ID: "a", Name: "ci", Scope: tenement.TenantScope("alice"), CreatedAt: noon.Add(1), ExpiresAt: noon.Add(2), LastUsed: noon.Add(3)}
 	must(t, s.CreateToken(ctx, later, [32]byte{2}))
 	must(t, s.CreateToken(ctx, admin, [32]byte{1}))
 	wantCode(t, s.CreateToken(ctx, admin, [32]byte{3}), tenement.CodeConflict)
