@@ -91,13 +91,3 @@ func (t Token) Expired(now time.Time) bool { return !t.ExpiresAt.IsZero() && !no
 
 // CheckTokenName accepts what [CheckInstanceName] does. An error has CodeInvalid.
 func CheckTokenName(s string) error { return checkLabel("token", s, true) }
-
-// Event is one line of the audit log.
-type Event struct {
-	At      time.Time
-	Actor   string // "local:0" for a uid at the socket, "token:<id>", or "daemon"
-	Action  string // "spawn", "stop", …
-	Target  string // an instance, a service or a token
-	Outcome string // "ok", or the error's code
-	Detail  string
-}

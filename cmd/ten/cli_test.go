@@ -178,8 +178,9 @@ func TestNothingOfTenantsReachesTheTerminal(t *testing.T) {
 		"GET /api/instances/{id}/storage": api.Storage{ID: alice.ID, Path: "/data", UsedBytes: 1536},
 		"GET /api/instances/{id}/health":  api.InstanceHealth{ID: alice.ID, Health: tenement.HealthHealthy, Detail: nasty},
 		"GET /api/logs":                   api.LogLines{Lines: []api.LogLine{{At: time.Unix(0, 0), Instance: alice.ID, Level: "stdout", Text: nasty + "\ttab"}}},
+		"GET /api/events":                 api.Events{Events: []api.Event{{Actor: nasty, Action: nasty, Target: nasty, Outcome: "ok", Detail: nasty}}},
 	})
-	for _, line := range []string{"inspect api:alice", "health api:alice", "logs", "logs api:alice --json", "inspect api:alice --json"} {
+	for _, line := range []string{"inspect api:alice", "health api:alice", "logs", "logs api:alice --json", "events", "events --json", "inspect api:alice --json"} {
 		got := ten(t, daemon, strings.Fields(line)...)
 		if got.status != 0 || !strings.Contains(got.stdout, "title") {
 			t.Errorf("ten %s: status %d\n%s%s", line, got.status, got.stdout, got.stderr)
@@ -194,6 +195,31 @@ func TestNothingOfTenantsReachesTheTerminal(t *testing.T) {
 	got := ten(t, daemon, "logs")
 	if want := "api:alice stdout  a\\x1b]0;title\\x07 b\\u009b2J c\\u202edc\\rd\\x7fe\ufffd\ttab\n"; !strings.HasSuffix(got.stdout, want) {
 		t.Errorf("logs: %q, want the end %q", got.stdout, want)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	var query string
+	at := time.Date(2026, 1, 31, 15, 4, 5, 0, time.Local)
+	daemon := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.Path + "?" + r.URL.RawQuery
+		write(w, 200, "application/json", api.Events{Events: []api.Event{
+			{ID: 1, At: at, Actor: "token:abc", From: "192.0.2.1", Action: "stop", Target: "api:alice", Outcome: "conflict", Detail: "not now"},
+			{ID: 2, At: at, Actor: "daemon", Action: "sleep", Target: "api:alice", Outcome: "ok"},
+		}})
+	})
+	got := ten(t, daemon, "events", "api:alice", "--actor", "daemon", "--action", "stop", "--limit", "7", "--since", "2026-01-01T00:00:00Z")
+	want := "2026-01-31 15:04:05  token:abc (192.0.2.1)           stop          api:alice         conflict: not now\n" +
+		"2026-01-31 15:04:05  daemon                          sleep         api:alice         ok\n"
+	if diff := cmp.Diff(outcome{0, want, ""}, got, cmp.AllowUnexported(outcome{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if want := "/api/events?action=stop&actor=daemon&instance=api%3Aalice&limit=7&since=2026-01-01T00%3A00%3A00Z"; query != want {
+		t.Errorf("asked %s, want %s", query, want)
+	}
+	if got := ten(t, daemon, "events", "--json"); strings.Count(got.stdout, "\n") != 2 || !strings.Contains(got.stdout, `{"id":2,`) {
+		t.Errorf("%s", got.stdout)
 	}
 }
 

@@ -89,6 +89,15 @@ type Backend interface {
 	// last q.Limit there are and then all others. q.Until is not looked at.
 	FollowLogs(q LogQuery) NextLogs
 
+	// Events is the last events that q selects, or with q.After the first of them, in
+	// the order of their ids.
+	Events(ctx context.Context, q tenement.EventQuery) ([]tenement.Event, error)
+
+	// FollowEvents follows the events that q selects: all after q.After, or without it
+	// the last q.Limit there are and then all others. q.Until and q.Before are not
+	// looked at.
+	FollowEvents(q tenement.EventQuery) NextEvents
+
 	// CreateToken makes a token with [NewToken], gives t its id and keeps it with the
 	// hash. The secret is not kept.
 	CreateToken(ctx context.Context, t tenement.Token) (made tenement.Token, secret string, err error)
@@ -145,8 +154,12 @@ type LogQuery struct {
 // ends; after CodeTimeout it may be called again.
 type NextLogs func(ctx context.Context) (lines []LogLine, upTo int64, err error)
 
+// NextEvents is [NextLogs] for events.
+type NextEvents func(ctx context.Context) (events []tenement.Event, upTo int64, err error)
+
 // The longest answers to one question.
 const (
 	MaxInstances = 1000
 	MaxLogLines  = 10_000
+	MaxEvents    = 10_000
 )

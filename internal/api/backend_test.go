@@ -48,6 +48,7 @@ func newFakeBackend() *fakeBackend {
 	for _, id := range []tenement.InstanceID{alice, bob, {Service: "web", Name: "alice"}} {
 		b.instances[id] = tenement.Status{ID: id, State: tenement.Ready, Health: tenement.HealthHealthy, PID: 42, Reason: "/srv/secret"}
 		b.lines = append(b.lines, LogLine{ID: int64(len(b.lines) + 1), At: time.Unix(1, 0).UTC(), Instance: id, Level: "stdout", Text: "hello " + id.String()})
+		b.events = append(b.events, tenement.Event{ID: int64(len(b.events) + 1), Actor: "token:admin", From: "192.0.2.7", Action: "stop", Target: id.String(), Outcome: "ok", Detail: "of " + id.String()})
 	}
 	return b
 }
@@ -60,10 +61,11 @@ func (b *fakeBackend) lastAsked() any {
 	return b.asked[len(b.asked)-1]
 }
 
+// recorded are the events beside those that were there from the start.
 func (b *fakeBackend) recorded() []tenement.Event {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.events)
+	return slices.Clone(b.events[3:])
 }
 
 func (b *fakeBackend) find(id tenement.InstanceID) error {
@@ -293,7 +295,49 @@ func (b *fakeBackend) Ready(context.Context) error { return b.fail }
 func (b *fakeBackend) Record(_ context.Context, e tenement.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	e.ID = int64(len(b.events) + 1)
 	b.events = append(b.events, e)
+	close(b.printed)
+	b.printed = make(chan struct{})
+}
+
+func (b *fakeBackend) Events(_ context.Context, q tenement.EventQuery) ([]tenement.Event, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(q)
+	var list []tenement.Event
+	for _, e := range b.events {
+		if (q.Target == "" || q.Target == e.Target) && (q.Tenant == "" || strings.HasSuffix(e.Target, ":"+q.Tenant)) && e.ID > q.After {
+			list = append(list, e)
+		}
+	}
+	return list[max(0, len(list)-q.Limit):], b.fail
+}
+
+// FollowEvents is like FollowLogs.
+func (b *fakeBackend) FollowEvents(q tenement.EventQuery) NextEvents {
+	b.mu.Lock()
+	stopped := b.stopped
+	b.mu.Unlock()
+	q.Limit = 1000
+	return func(ctx context.Context) ([]tenement.Event, int64, error) {
+		for {
+			b.mu.Lock()
+			printed := b.printed
+			b.mu.Unlock()
+			if list, _ := b.Events(ctx, q); len(list) > 0 {
+				q.After = list[len(list)-1].ID
+				return list, q.After, nil
+			}
+			select {
+			case <-printed:
+			case <-stopped:
+				return nil, q.After, &tenement.Error{Code: tenement.CodeUnavailable, Op: "follow", Err: errors.New("stopping")}
+			case <-ctx.Done():
+				return nil, q.After, ctx.Err()
+			}
+		}
+	}
 }
 
 // secret makes a token directly, for a tenant or, with "", for an admin.

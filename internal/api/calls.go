@@ -37,6 +37,12 @@ func setID(q url.Values, name string, id tenement.InstanceID) {
 	}
 }
 
+func setTime(q url.Values, name string, t time.Time) {
+	if !t.IsZero() {
+		q.Set(name, t.Format(time.RFC3339Nano))
+	}
+}
+
 func setLimit(q url.Values, limit int) {
 	if limit > 0 {
 		q.Set("limit", strconv.Itoa(limit))

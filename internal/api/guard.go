@@ -21,17 +21,26 @@ import (
 const (
 	maxBody     = 1 << 20          // bytes of a request body
 	bodyTimeout = 10 * time.Second // to send it
+
+	maxNoted = 500 // bytes of what is written into the audit log as it was sent
+
+	// authenticate is what the audit log calls a wrong token on a route that changes nothing.
+	authenticate = "authenticate"
 )
 
 var (
-	errNoToken     = errors.New("no token was sent")
-	errNoInstance  = errors.New("no such instance")
+	errNoToken    = errors.New("no token was sent")
+	errNoInstance = errors.New("no such instance")
+
+	errOthersEvents = errors.New("whose events these are is not for a tenant to know")
+
 	errInvalidCall = &tenement.Error{Code: tenement.CodeInvalid, Op: "read request", Err: errors.New("the request does not fit the route")}
 )
 
 // call is one request that was let in: who asks, and what for.
 type call struct {
 	actor    string // for the audit log; "" for somebody unknown
+	from     string // the client's address; "" at the socket
 	local    bool   // came over the socket from a user who may do everything
 	scope    tenement.Scope
 	action   string
@@ -79,12 +88,18 @@ func (s *Server) guard(r *route) func(huma.Context, func(huma.Context)) {
 // admit finds out who sent req and whether they may use r. The call it returns is
 // never nil.
 func (s *Server) admit(req *http.Request, r *route) (*call, error) {
-	c := &call{action: r.action, target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind")}
+	c := &call{
+		action: r.action, from: clientAddress(req.RemoteAddr),
+		target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind"),
+	}
 	err := s.identify(req, c)
 	if r.access == open {
 		return c, nil
 	}
 	if err != nil {
+		if r.action == "" && req.Header.Get("Authorization") != "" {
+			c.action = authenticate
+		}
 		return c, err
 	}
 	var id tenement.InstanceID
@@ -128,7 +143,7 @@ func (s *Server) identifyToken(req *http.Request, header string, c *call) error 
 	if tenement.CodeOf(err) != tenement.CodeUnauthenticated {
 		return err
 	}
-	if wait := s.failures.add(req.RemoteAddr, time.Now()); wait > 0 {
+	if wait := s.failures.add(c.from, time.Now()); wait > 0 {
 		p := refusal(http.StatusTooManyRequests, "too many wrong tokens from this address", tenement.HintOf(err))
 		p.retryAfter = wait
 		return p
@@ -153,23 +168,32 @@ func (s *Server) authenticate(ctx context.Context, header string) (tenement.Toke
 	return s.backend.Authenticate(ctx, secret)
 }
 
-// record puts what became of c into the audit log, once. What strangers try is not
-// kept: they could fill the disk with it.
+// record puts what became of c into the audit log, once. Of strangers only so much from
+// one address: what they try is kept, but they cannot keep the disk busy with it.
 func (s *Server) record(ctx context.Context, c *call, err error) {
-	if c.recorded || c.action == "" || c.actor == "" {
+	if c.recorded || c.action == "" {
 		return
 	}
 	c.recorded = true
 	e := tenement.Event{
-		At: time.Now(), Actor: c.actor, Action: c.action, Target: c.target,
+		At: time.Now(), Actor: c.actor, From: c.from, Action: c.action, Target: noted(c.target),
 		Outcome: "ok", Detail: c.detail,
 	}
 	if err != nil {
-		e.Outcome, e.Detail = string(codeOf(err)), err.Error()
+		e.Outcome, e.Detail = string(codeOf(err)), noted(err.Error())
+	}
+	if c.actor == "" {
+		e.Actor = tenement.ActorStranger
+		if s.attempts.add(c.from, e.At) > 0 {
+			return
+		}
 	}
 	// The change has happened even if the caller did not wait for the answer.
 	s.backend.Record(context.WithoutCancel(ctx), e)
 }
+
+// noted is s, or as much of it as the audit log keeps.
+func noted(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxNoted)], "\uFFFD") }
 
 // codeOf is tenement.CodeOf for errors that may be Problems already.
 func codeOf(err error) tenement.Code {

@@ -76,6 +76,9 @@ var routes = []route{
 	{http.MethodGet, "/api/logs", reading, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
 	{http.MethodGet, "/api/logs/stream", reading, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
 
+	{http.MethodGet, "/api/events", reading, "", "list-events", "Who changed what, or tried to", mount((*Server).events)},
+	{http.MethodGet, "/api/events/stream", reading, "", "stream-events", "The same as it happens", mountStream((*Server).streamEvents)},
+
 	{http.MethodGet, "/api/tokens", overview, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
 	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mount((*Server).createToken)},
 	{http.MethodDelete, "/api/tokens/{token}", adminOnly, "token-revoke", "revoke-token", "End a token", mount((*Server).revokeToken)},

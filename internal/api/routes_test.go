@@ -56,6 +56,9 @@ var contract = map[string]allowed{
 	"GET /api/logs":        reads,
 	"GET /api/logs/stream": reads,
 
+	"GET /api/events":        reads,
+	"GET /api/events/stream": reads,
+
 	"GET /api/tokens":            {worked, 403, 403, 403},
 	"POST /api/tokens":           noReading,
 	"DELETE /api/tokens/{token}": noReading,
@@ -174,7 +177,7 @@ var bodies = map[string]string{
 func (c caller) send(t *testing.T, b *fakeBackend, r route) (*http.Response, []byte) {
 	t.Helper()
 	query := ""
-	if strings.HasPrefix(r.path, "/api/logs") {
+	if strings.HasPrefix(r.path, "/api/logs") || strings.HasPrefix(r.path, "/api/events") {
 		query = "?instance=" + alice.String()
 	}
 	return c.sendWith(t, b, r, query)
@@ -251,7 +254,7 @@ func TestNothingElseIsServed(t *testing.T) {
 	b := newFakeBackend()
 	c := caller{client: &http.Client{}, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "")}
 	for _, path := range []string{
-		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events",
+		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events/",
 		"/api/logs/stream/", "/api", "/api/instances/", "/api/instances/api:alice/", "/api/instances/api:alice/start/x",
 	} {
 		resp, body := c.send(t, b, route{method: "GET", path: path})

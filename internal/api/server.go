@@ -35,8 +35,9 @@ type Server struct {
 	log      *slog.Logger
 	version  string
 	url      func(tenement.InstanceID) string
-	failures failures
-	document []byte // the OpenAPI document
+	failures failures // wrong tokens
+	attempts failures // in the audit log
+	document []byte   // the OpenAPI document
 	mux      *http.ServeMux
 	front    http.Handler
 }

@@ -157,6 +157,24 @@ type LogLines struct {
 	Lines []LogLine `json:"lines" nullable:"false"`
 }
 
+// Event is one line of the audit log.
+type Event struct {
+	ID      int64     `json:"id" doc:"rises with every event; never given twice"`
+	At      time.Time `json:"at"`
+	Actor   string    `json:"actor" doc:"local:UID at the socket, token:ID, daemon, or stranger for who has no credential that counts; to a tenant, others only as local or token"`
+	From    string    `json:"from,omitempty" doc:"the client's address; not for tenants unless it was themselves"`
+	Action  string    `json:"action" example:"spawn"`
+	Target  string    `json:"target,omitempty" doc:"an instance, a service or a token" example:"api:alice"`
+	Outcome string    `json:"outcome" doc:"ok, or the code of the error"`
+	Detail  string    `json:"detail,omitempty" doc:"not for tenants unless it was themselves"`
+}
+
+// Events is the last events that match, oldest first.
+type Events struct {
+	Events []Event `json:"events" nullable:"false"`
+	Next   int64   `json:"next,omitempty" doc:"for those before ask again with before set to this; absent on the last page"`
+}
+
 // TokenRequest asks for a new token.
 type TokenRequest struct {
 	Name             string        `json:"name,omitempty" doc:"what to call it; need not be unique" example:"ci"`

@@ -250,21 +250,8 @@ func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (api.Stor
 
 // Ready implements [api.Backend].
 func (b *backend) Ready(ctx context.Context) error {
-	_, err := b.store.Events(ctx, 1)
+	_, err := b.store.Events(ctx, tenement.EventQuery{Limit: 1})
 	return err
-}
-
-// Record implements [api.Backend].
-func (b *backend) Record(ctx context.Context, e tenement.Event) {
-	var err error
-	if b.daemon.isUpgraded() {
-		err = b.daemon.next.send(message{Event: &e})
-	} else {
-		err = b.daemon.tenancy.Load().store.AppendEvent(context.WithoutCancel(ctx), e)
-	}
-	if err != nil {
-		b.daemon.Log.Error("the audit log could not be written", "event", e, "error", err)
-	}
 }
 
 // rank says whether id can take traffic meant for its service.

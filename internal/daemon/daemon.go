@@ -187,7 +187,9 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (net.Listener, err
 
 // run serves until ctx ends, another daemon has taken over, or a part breaks.
 func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os.Signal) error {
-	admin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.tenancy.Load().serveAPI(w, r) })
+	admin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.tenancy.Load().serveAPI(w, proxy.FromClient(r, d.trustedProxies()))
+	})
 	front := proxy.NewServer(d.lastRequests(proxy.New(proxy.Config{
 		Lookup:         d.lookup,
 		Pick:           func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },

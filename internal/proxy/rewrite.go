@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -65,15 +66,11 @@ func (h *Handler) trusts(remote string) bool {
 		return false
 	}
 	addr, ok := address(remote)
-	if !ok {
-		return false
-	}
-	for _, prefix := range trusted {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return ok && among(trusted, addr)
+}
+
+func among(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // address is the IP address of a [http.Request.RemoteAddr]; false for a client

@@ -286,46 +286,6 @@ func TestTokens(t *testing.T) {
 	wantCode(t, err, tenement.CodeNotFound)
 }
 
-func TestEvents(t *testing.T) {
-	t.Parallel()
-	ctx, s := t.Context(), openStore(t, t.TempDir())
-	for n := range 3 {
-		must(t, s.AppendEvent(ctx, tenement.Event{At: noon, Action: strconv.Itoa(n)}))
-	}
-	events, err := s.Events(ctx, 2)
-	must(t, err)
-	want := []tenement.Event{{At: noon, Action: "2"}, {At: noon, Action: "1"}}
-	if diff := cmp.Diff(want, events); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestEventsAreTrimmed(t *testing.T) {
-	t.Parallel()
-	ctx, s := t.Context(), openStore(t, t.TempDir())
-	// The ids decide, so the rows between need not be there.
-	const last = maxEvents + trimEvery
-	for _, id := range []int{1, trimEvery, trimEvery + 1, last - 2} {
-		_, err := s.write.ExecContext(ctx, "INSERT INTO events VALUES (?, 0, '', ?, '', '', '')", id, strconv.Itoa(id))
-		must(t, err)
-	}
-	for _, c := range []struct{ action, want string }{
-		{"not yet", "not yet 100998 1001 1000 1"},
-		{"now", "now not yet 100998 1001"},
-	} {
-		must(t, s.AppendEvent(ctx, tenement.Event{Action: c.action}))
-		events, err := s.Events(ctx, 0)
-		must(t, err)
-		var actions []string
-		for _, e := range events {
-			actions = append(actions, e.Action)
-		}
-		if got := strings.Join(actions, " "); got != c.want {
-			t.Errorf("after %q: %s, want %s", c.action, got, c.want)
-		}
-	}
-}
-
 // TestConcurrentUse is for the race detector, and for "database is locked".
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
