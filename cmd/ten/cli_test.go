@@ -153,6 +153,54 @@ func TestPsAsksForAllPages(t *testing.T) {
 	}
 }
 
+func TestPsFilters(t *testing.T) {
+	t.Parallel()
+	var query string
+	daemon := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.RawQuery
+		write(w, 200, "application/json", api.InstancePage{Instances: []api.Instance{alice}})
+	})
+	for line, want := range map[string]string{
+		"ps":                                "awake=true&limit=1000",
+		"ps -a":                             "limit=1000",
+		"ps ali":                            "awake=true&limit=1000&text=ali",
+		"ps --state ready,failed":           "limit=1000&state=ready%2Cfailed",
+		"ps --state asleep --service api x": "limit=1000&service=api&state=asleep&text=x",
+	} {
+		if got := ten(t, daemon, strings.Fields(line)...); got.status != 0 || query != want {
+			t.Errorf("ten %s asked %s, want %s; status %d %s", line, query, want, got.status, got.stderr)
+		}
+	}
+	if got := ten(t, daemon, "ps", "-q"); got.stdout != "api:alice\n" {
+		t.Errorf("-q: %q", got.stdout)
+	}
+	got := ten(t, daemon, "ps", "--state", "awake")
+	if got.status != 2 || !strings.Contains(got.stderr, "hint: the states are asleep, ") {
+		t.Errorf("status %d %s", got.status, got.stderr)
+	}
+}
+
+func TestServicesComplete(t *testing.T) {
+	t.Parallel()
+	daemon := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page := api.InstancePage{Instances: []api.Instance{alice}}
+		switch r.URL.Query().Get("after") {
+		case "api:" + lastName:
+			page.Instances[0].ID.Service = "web"
+		case "web:" + lastName:
+			page.Instances = nil
+		}
+		write(w, 200, "application/json", page)
+	})
+	server := httptest.NewServer(daemon)
+	defer server.Close()
+	var stdout, stderr bytes.Buffer
+	status := run(t.Context(), []string{"__complete", "--server", server.URL, "ps", "--service", ""}, &stdout, &stderr)
+	if want := "api\nweb\n:4\n"; status != 0 || stdout.String() != want {
+		t.Errorf("status %d, %q, want %q", status, stdout.String(), want)
+	}
+}
+
 func TestEmptyListsAreListsForPrograms(t *testing.T) {
 	t.Parallel()
 	daemon := answers(map[string]any{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tenement"
 	"tenement/internal/api"
 )
 
@@ -46,6 +47,26 @@ func (a *app) completeInstance(cmd *cobra.Command, args []string, typed string) 
 			ids = append(ids, in.ID.String()+"\t"+in.State.String())
 		}
 		return ids
+	})
+}
+
+// lastName is the greatest there is: what comes after it is the next service's.
+var lastName = strings.Repeat("z", 63)
+
+// completeService offers the services that have instances, with one question for each.
+func (a *app) completeService(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, nil, typed, func(ctx context.Context, client *api.Client) []string {
+		var services []string
+		o := api.ListOptions{Limit: 1}
+		for {
+			page, err := client.Instances(ctx, o)
+			if err != nil || len(page.Instances) == 0 {
+				return services
+			}
+			service := page.Instances[0].ID.Service
+			services = append(services, service)
+			o.After = tenement.InstanceID{Service: service, Name: lastName}
+		}
 	})
 }
 

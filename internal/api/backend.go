@@ -14,8 +14,9 @@ import (
 // The server has already decided that the caller may ask: a Backend checks no scopes.
 type Backend interface {
 	// Instances lists registered instances in order of their ids. Fewer than q.Limit
-	// of them mean that there are no more.
-	Instances(ctx context.Context, q ListQuery) ([]tenement.Status, error)
+	// of them mean that there are no more. total, with q.Count, is how many there are
+	// on all pages.
+	Instances(ctx context.Context, q ListQuery) (list []tenement.Status, total int, err error)
 
 	// Instance is one registered instance, asleep or not.
 	Instance(ctx context.Context, id tenement.InstanceID) (tenement.Status, error)
@@ -123,11 +124,13 @@ type Backend interface {
 
 // ListQuery selects instances. Empty fields select all.
 type ListQuery struct {
-	Service   string
-	Name      string
-	After     tenement.InstanceID // only what comes after it in order
-	Limit     int                 // at most so many; 1 to [MaxInstances]
-	AwakeOnly bool                // only what is neither asleep nor suspended
+	Service string
+	Name    string
+	Text    string // anywhere in "service:name"
+	States  []tenement.State
+	After   tenement.InstanceID // only what comes after it in order
+	Limit   int                 // at most so many; 1 to [MaxInstances]
+	Count   bool                // how many there are is asked as well
 }
 
 // SpawnOptions says how to register an instance.

@@ -80,7 +80,7 @@ func (b *fakeBackend) find(id tenement.InstanceID) error {
 	return nil
 }
 
-func (b *fakeBackend) Instances(_ context.Context, q ListQuery) ([]tenement.Status, error) {
+func (b *fakeBackend) Instances(_ context.Context, q ListQuery) ([]tenement.Status, int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.note(q)
@@ -92,7 +92,7 @@ func (b *fakeBackend) Instances(_ context.Context, q ListQuery) ([]tenement.Stat
 		}
 	}
 	slices.SortFunc(list, func(x, y tenement.Status) int { return cmp.Compare(x.ID.String(), y.ID.String()) })
-	return list[:min(len(list), q.Limit)], nil
+	return list[:min(len(list), q.Limit)], len(list), nil
 }
 
 func (b *fakeBackend) Instance(_ context.Context, id tenement.InstanceID) (tenement.Status, error) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"tenement"
@@ -15,9 +16,11 @@ import (
 type ListOptions struct {
 	Service   string
 	Name      string
+	Text      string // anywhere in "service:name"
+	States    []tenement.State
+	AwakeOnly bool                // all states but asleep and suspended
 	After     tenement.InstanceID // [InstancePage].Next of the page before
 	Limit     int                 // at most so many, up to [MaxInstances]; 0 is the daemon's default
-	AwakeOnly bool
 }
 
 func pathOf(id tenement.InstanceID) string {
@@ -61,6 +64,12 @@ func (c *Client) Instances(ctx context.Context, o ListOptions) (InstancePage, er
 	q := url.Values{}
 	setText(q, "service", o.Service)
 	setText(q, "name", o.Name)
+	setText(q, "text", o.Text)
+	states := make([]string, len(o.States))
+	for i, state := range o.States {
+		states[i] = state.String()
+	}
+	setText(q, "state", strings.Join(states, ","))
 	setID(q, "after", o.After)
 	setLimit(q, o.Limit)
 	if o.AwakeOnly {

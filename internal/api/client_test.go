@@ -190,11 +190,34 @@ func TestPages(t *testing.T) {
 	if diff := cmp.Diff([]string{"api:alice", "api:bob", "web:alice"}, seen); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	awake := []tenement.State{tenement.Starting, tenement.Ready, tenement.Frozen, tenement.Draining, tenement.Stopping, tenement.Backoff, tenement.Failed}
 	if _, err := c.Instances(t.Context(), ListOptions{Service: "api", Name: "bob", AwakeOnly: true, Limit: MaxInstances}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(ListQuery{Service: "api", Name: "bob", AwakeOnly: true, Limit: MaxInstances}, b.lastAsked()); diff != "" {
+	if diff := cmp.Diff(ListQuery{Service: "api", Name: "bob", States: awake, Limit: MaxInstances, Count: true}, b.lastAsked()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestFiltersOfLists(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	c := newTestClient(t, Target{Socket: overSocket(t, newTestServer(t, b), -1)})
+	page, err := c.Instances(t.Context(), ListOptions{Text: "Ali", States: []tenement.State{tenement.Ready, tenement.Suspended}, Limit: 1})
+	if err != nil || page.Total == nil || *page.Total != 3 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	want := ListQuery{Text: "ali", States: []tenement.State{tenement.Ready, tenement.Suspended}, Limit: 1, Count: true}
+	if diff := cmp.Diff(want, b.lastAsked()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if page, err = c.Instances(t.Context(), ListOptions{After: page.Next}); err != nil || page.Total != nil {
+		t.Errorf("every page is counted: %+v, %v", page, err)
+	}
+	for _, o := range []ListOptions{{States: []tenement.State{77}}, {States: []tenement.State{tenement.Ready}, AwakeOnly: true}} {
+		if _, err := c.Instances(t.Context(), o); tenement.CodeOf(err) != tenement.CodeInvalid {
+			t.Errorf("%+v: %v", o, err)
+		}
 	}
 }
 

@@ -114,8 +114,9 @@ func TestStrangersAreNotedAndBounded(t *testing.T) {
 		}
 		try("192.0.2.1:1", 1000)
 		try("[2001:db8::1%eth0]:1", 1000)
-		try("[2001:db8::2]:1", 1000) // the same network
-		time.Sleep(failureWindow)    // virtual
+		// The same network:
+		try("[2001:db8::2]:1", 1000)
+		time.Sleep(failureWindow) // virtual
 		try("192.0.2.1:2", 1000)
 		from := map[string]int{}
 		for _, e := range b.recorded() {

@@ -43,6 +43,7 @@ type call struct {
 	from     string // the client's address; "" at the socket
 	local    bool   // came over the socket from a user who may do everything
 	scope    tenement.Scope
+	id       tenement.InstanceID // in the path; zero where there is none
 	action   string
 	target   string
 	detail   string
@@ -74,6 +75,11 @@ func (s *Server) guard(r *route) func(huma.Context, func(huma.Context)) {
 		if err == nil && hc.Operation().RequestBody != nil {
 			err = readBody(w, req)
 		}
+		if err == nil {
+			var release func()
+			release, err = s.precondition(req, r, c)
+			defer release()
+		}
 		if err != nil {
 			s.record(req.Context(), c, err)
 			s.problem(req.Context(), c, err).write(w)
@@ -102,13 +108,12 @@ func (s *Server) admit(req *http.Request, r *route) (*call, error) {
 		}
 		return c, err
 	}
-	var id tenement.InstanceID
 	if raw := req.PathValue("instance"); raw != "" {
-		if id, err = tenement.ParseInstanceID(raw); err != nil {
+		if c.id, err = tenement.ParseInstanceID(raw); err != nil {
 			return c, err
 		}
 	}
-	return c, r.admits(c.scope, id)
+	return c, r.admits(c.scope, c.id)
 }
 
 // identify sets c's actor and scope. A token that was sent decides, also at the

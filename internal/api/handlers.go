@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -64,44 +65,18 @@ func (s *Server) openAPI(context.Context, *call, *none) (*document, error) {
 	return &document{ContentType: "application/openapi+json", Body: s.document}, nil
 }
 
-type listInput struct {
-	Service string              `query:"service"`
-	Name    string              `query:"name"`
-	After   tenement.InstanceID `query:"after" doc:"only what comes after this id"`
-	Limit   int                 `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	Awake   bool                `query:"awake" doc:"only what is neither asleep nor suspended"`
+// instanceAnswer is an instance with its version, see [etag].
+type instanceAnswer struct {
+	ETag string `header:"ETag" doc:"for If-Match; changes with the weight, a suspension or a deletion, and not with traffic"`
+	Body Instance
 }
 
-func (s *Server) listInstances(ctx context.Context, c *call, in *listInput) (*answer[InstancePage], error) {
-	q := ListQuery{Service: in.Service, Name: in.Name, After: in.After, Limit: in.Limit, AwakeOnly: in.Awake}
-	page := InstancePage{Instances: []Instance{}}
-	if !c.scope.SeesAll() {
-		if in.Name != "" && in.Name != c.scope.Tenant {
-			return &answer[InstancePage]{page}, nil
-		}
-		q.Name = c.scope.Tenant
-	}
-	list, err := s.backend.Instances(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	for _, st := range list {
-		if c.scope.Sees(st.ID) {
-			page.Instances = append(page.Instances, s.show(c, st))
-		}
-	}
-	if len(list) == in.Limit {
-		page.Next = list[len(list)-1].ID
-	}
-	return &answer[InstancePage]{page}, nil
-}
-
-func (s *Server) getInstance(ctx context.Context, c *call, in *onInstance) (*answer[Instance], error) {
+func (s *Server) getInstance(ctx context.Context, c *call, in *onInstance) (*instanceAnswer, error) {
 	st, err := s.backend.Instance(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &answer[Instance]{s.show(c, st)}, nil
+	return &instanceAnswer{etag(st), s.show(c, st)}, nil
 }
 
 // about is the instance of a request that names its halves apart.
@@ -117,6 +92,9 @@ func (s *Server) spawn(ctx context.Context, c *call, in *answer[SpawnRequest]) (
 	id, err := about(c, in.Body.Process, in.Body.ID)
 	if err != nil {
 		return nil, err
+	}
+	if in.Body.Weight != nil {
+		c.detail = fmt.Sprintf("weight %d", *in.Body.Weight)
 	}
 	st, isNew, err := s.backend.Spawn(ctx, id, SpawnOptions{Weight: in.Body.Weight, Wake: *in.Body.Wake})
 	if err != nil {

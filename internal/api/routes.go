@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -113,10 +114,21 @@ func (r *route) operation() huma.Operation {
 		BodyReadTimeout: -1,
 		MaxBodyBytes:    maxBody + 1,
 	}
+	if r.changesInstance() {
+		op.Parameters = []*huma.Param{{
+			Name: "If-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "the instance's ETag as you saw it: if it has another one by now, nothing is done and the answer is 412",
+		}}
+	}
 	if r.access != open {
 		op.Security = []map[string][]string{{"bearer": {}}}
 	}
 	return op
+}
+
+// changesInstance reports whether r is to change the instance in its path.
+func (r *route) changesInstance() bool {
+	return r.action != "" && strings.HasPrefix(r.path, instancePath)
 }
 
 // admits reports whether scope may use r about id, which is zero where r is not

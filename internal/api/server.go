@@ -37,7 +37,8 @@ type Server struct {
 	url      func(tenement.InstanceID) string
 	failures failures // wrong tokens
 	attempts failures // in the audit log
-	document []byte   // the OpenAPI document
+	changes  conditional
+	document []byte // the OpenAPI document
 	mux      *http.ServeMux
 	front    http.Handler
 }

@@ -53,6 +53,7 @@ func NewInstance(st tenement.Status) Instance {
 // InstancePage is one page of a list of instances, ordered by id.
 type InstancePage struct {
 	Instances []Instance          `json:"instances" nullable:"false"`
+	Total     *int                `json:"total,omitempty" doc:"how many match, on all pages; on the first page only"`
 	Next      tenement.InstanceID `json:"next,omitzero" doc:"ask again with after set to this; absent on the last page"`
 }
 

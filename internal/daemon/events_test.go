@@ -68,9 +68,13 @@ func TestEvents(t *testing.T) {
 		t.Errorf("as it happened (-want +got):\n%s", diff)
 	}
 	s.stop()
-	runtimetest.Within(t, "the loss of the connection", away)
+	if err := runtimetest.Within(t, "the loss of the connection", away); tenement.CodeOf(err) != tenement.CodeUnreachable {
+		t.Errorf("lost: %v", err)
+	}
 	cancel()
-	runtimetest.Within(t, "the end of who followed", away)
+	if err := runtimetest.Within(t, "the end of who followed", away); tenement.CodeOf(err) != tenement.CodeCanceled {
+		t.Errorf("followed until: %v", err)
+	}
 
 	s = buildIn(t, s.dir, text)
 	page, err := s.api.Events(t.Context(), api.EventOptions{Instance: id(t, "api:bob")})

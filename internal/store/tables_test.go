@@ -83,6 +83,10 @@ func TestInstances(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	register(t, s, "web:alice", "api:carol", "api-2:alice", "api:alice", "api:bob", "db:bob")
+	must(t, s.SetSuspended(t.Context(), instanceID(t, "api:bob"), true))
+	for _, failed := range []string{"api:bob", "db:bob"} {
+		must(t, s.SetFailure(t.Context(), instanceID(t, failed), tenement.Failure{RetryAt: noon}))
+	}
 	all := "api:alice api:bob api:carol api-2:alice db:bob web:alice"
 	for _, c := range []struct {
 		filter Filter
@@ -104,9 +108,21 @@ func TestInstances(t *testing.T) {
 		{Filter{Name: "alice", After: instanceID(t, "api:alice")}, "api-2:alice web:alice"},
 		{Filter{Name: "alice", After: instanceID(t, "api:aaa")}, "api:alice api-2:alice web:alice"},
 		{Filter{Name: "alice", After: instanceID(t, "api:bob")}, "api-2:alice web:alice"},
+		{Filter{Text: "b"}, "api:bob db:bob web:alice"},
+		{Filter{Text: "i:c"}, "api:carol"},
+		{Filter{Text: "%"}, ""},
+		{Filter{Text: "b", Service: "api"}, "api:bob"},
+		{Filter{Resting: []tenement.State{tenement.Suspended}}, "api:bob"},
+		{Filter{Resting: []tenement.State{tenement.Failed, tenement.Ready}}, "db:bob"},
+		{Filter{Resting: []tenement.State{tenement.Failed, tenement.Suspended}}, "api:bob db:bob"},
+		{Filter{Resting: []tenement.State{tenement.Asleep}, Service: "api"}, "api:alice api:carol"},
+		{Filter{Resting: []tenement.State{tenement.Ready}}, ""},
 	} {
 		list, err := s.Instances(t.Context(), c.filter)
 		must(t, err)
+		if n, err := s.Count(t.Context(), c.filter); c.filter.Limit == 0 && (err != nil || n != len(list)) {
+			t.Errorf("%+v: counted %d, %v", c.filter, n, err)
+		}
 		if got := names(list); got != c.want {
 			t.Errorf("%+v: got %q, want %q", c.filter, got, c.want)
 		}
@@ -139,6 +155,7 @@ func TestPagesSeek(t *testing.T) {
 		{Filter{Name: "alice", After: after}, "(name=? AND service>?)"},
 		{Filter{Name: "carol", After: after}, "(name=? AND service>?)"},
 		{Filter{Service: "api", Name: "alice"}, "(service=? AND name=?)"},
+		{Filter{Resting: []tenement.State{tenement.Ready, tenement.Failed}}, "SCAN instances USING INDEX instances_failed"},
 	} {
 		query, args := c.filter.query()
 		rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
