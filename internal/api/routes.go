@@ -54,7 +54,7 @@ var routes = []route{
 	// GET /metrics stands here: measuring, "", "get-metrics".
 
 	{http.MethodGet, "/api/instances", reading, "", "list-instances", "List instances", mount((*Server).listInstances)},
-	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mount((*Server).spawn)},
+	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mountCreation((*Server).spawn, "It was registered already")},
 	{http.MethodGet, instancePath, reading, "", "get-instance", "Show an instance", mount((*Server).getInstance)},
 	{http.MethodDelete, instancePath, adminOnly, "delete", "delete-instance", "End an instance and forget it", mount((*Server).deleteInstance)},
 	{http.MethodGet, instancePath + "/health", reading, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
@@ -72,7 +72,7 @@ var routes = []route{
 	{http.MethodPost, "/api/reload", adminOnly, "reload", "reload", "Read the configuration again", mount((*Server).reload)},
 	{http.MethodPost, "/api/upgrade", adminOnly, "upgrade", "upgrade", "Let a new daemon take over", mount((*Server).upgrade)},
 
-	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mount((*Server).profile)},
+	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mountBytes((*Server).profile)},
 
 	{http.MethodGet, "/api/logs", reading, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
 	{http.MethodGet, "/api/logs/stream", reading, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
@@ -81,7 +81,7 @@ var routes = []route{
 	{http.MethodGet, "/api/events/stream", reading, "", "stream-events", "The same as it happens", mountStream((*Server).streamEvents)},
 
 	{http.MethodGet, "/api/tokens", overview, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
-	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mount((*Server).createToken)},
+	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mountCreation((*Server).createToken, "")},
 	{http.MethodDelete, "/api/tokens/{token}", adminOnly, "token-revoke", "revoke-token", "End a token", mount((*Server).revokeToken)},
 }
 
@@ -101,6 +101,32 @@ func mount[I, O any](h handler[I, O]) func(*Server, huma.API, huma.Operation) {
 			}
 			return out, nil
 		})
+	}
+}
+
+// mountCreation is mount for a route that answers 201 when it has made something new,
+// and 200 for what was there already, unless existing is "" because there is no such case.
+func mountCreation[I, T any](h handler[I, created[T]], existing string) func(*Server, huma.API, huma.Operation) {
+	return func(s *Server, a huma.API, op huma.Operation) {
+		op.DefaultStatus = http.StatusCreated
+		op.Responses = map[string]*huma.Response{}
+		mount(h)(s, a, op)
+		if existing != "" {
+			again := *op.Responses["201"]
+			again.Description = existing
+			op.Responses["200"] = &again
+		}
+	}
+}
+
+// mountBytes is mount for a route that answers with what only other programs read.
+func mountBytes[I any](h handler[I, document]) func(*Server, huma.API, huma.Operation) {
+	return func(s *Server, a huma.API, op huma.Operation) {
+		op.Responses = map[string]*huma.Response{"200": {
+			Description: "OK",
+			Content:     map[string]*huma.MediaType{binaryType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+		}}
+		mount(h)(s, a, op)
 	}
 }
 
