@@ -18,6 +18,7 @@ const (
 	CodeForbidden       Code = "forbidden"       // a known credential that may not do this
 	CodeNotFound        Code = "not_found"       // no such service, instance or token
 	CodeConflict        Code = "conflict"        // not in the present state
+	CodeChanged         Code = "changed"         // not any more as it was when the caller looked
 	CodeSuspended       Code = "suspended"       // switched off by the operator
 	CodeUnavailable     Code = "unavailable"     // the instance cannot be started now
 	CodeAsleep          Code = "asleep"          // the instance sleeps, and this request does not wake it
@@ -40,6 +41,7 @@ var codeTable = map[Code]struct{ httpStatus, exitStatus int }{
 	CodeForbidden:       {http.StatusForbidden, 4},
 	CodeNotFound:        {http.StatusNotFound, 3},
 	CodeConflict:        {http.StatusConflict, 1},
+	CodeChanged:         {http.StatusPreconditionFailed, 1},
 	CodeSuspended:       {http.StatusServiceUnavailable, 1},
 	CodeUnavailable:     {http.StatusServiceUnavailable, 1},
 	CodeAsleep:          {http.StatusServiceUnavailable, 1},

@@ -102,6 +102,7 @@ type Status struct {
 	State      State
 	Health     Health
 	Weight     int
+	Suspended  bool      // in the registry; its process may still be about to end
 	PID        int       // 0 without a process
 	Port       int       // 0 without a process
 	StartedAt  time.Time // of the present process

@@ -23,6 +23,15 @@ var stateNames = [stateCount]string{
 	"asleep", "starting", "ready", "frozen", "draining", "stopping", "backoff", "failed", "suspended",
 }
 
+// States lists them all.
+func States() []State {
+	list := make([]State, stateCount)
+	for i := range list {
+		list[i] = State(i)
+	}
+	return list
+}
+
 func (s State) String() string {
 	if s < stateCount {
 		return stateNames[s]

@@ -89,9 +89,9 @@ func TestChangesAreConfirmed(t *testing.T) {
 		"POST /api/deploy":                  nil,
 		"POST /api/route":                   nil,
 		"DELETE /api/tokens/{id}":           nil,
-		"POST /api/tokens":                  api.NewSecret{Token: api.Token{ID: "abc"}, Secret: "ten_secret"},
+		"POST /api/tokens":                  api.NewSecret{Token: api.Token{ID: "abc", Scope: tenement.RoleAdmin}, Secret: "ten_secret"},
 		"GET /api/instances/{id}/health":    api.InstanceHealth{ID: alice.ID, Health: tenement.HealthDegraded, Detail: "status\t500"},
-		"GET /api/tokens":                   api.Tokens{Tokens: []api.Token{{ID: "abc", Tenant: "alice"}, {ID: "def"}}},
+		"GET /api/tokens":                   api.Tokens{Tokens: []api.Token{{ID: "abc", Name: "ci", Scope: tenement.RoleTenant, Tenant: "alice"}, {ID: "def", Scope: tenement.RoleMetrics, ExpiresAt: time.Unix(1, 0)}}},
 	})
 	for line, want := range map[string]outcome{
 		"start api:alice":                 {0, "api:alice\n", ""},
@@ -106,7 +106,7 @@ func TestChangesAreConfirmed(t *testing.T) {
 		"route api --from bob --to alice": {0, "api:alice\n", ""},
 		"health api:alice":                {1, "api:alice   degraded   status\\t500\n", ""},
 		"token revoke abc":                {0, "abc\n", ""},
-		"token ls":                        {0, "ID    SCOPE     CREATED   LAST USED   EXPIRES\nabc   alice     -         -           -\ndef   (admin)   -         -           -\n", ""},
+		"token ls":                        {0, "ID    NAME   SCOPE          CREATED   LAST USED   EXPIRES\nabc   ci     tenant alice   -         -           -\ndef   -      metrics        -         -           expired\n", ""},
 		"token-gen":                       {0, "ten_secret\n", "token abc, an admin's: it may do everything, and the newest is also in <data_dir>/.tenement/api_token; it does not expire and is not shown again\n"},
 		"weight api:alice 1000":           {0, "api:alice\n", ""},
 		"inspect api:nobody":              {3, "", "error: find it: /api/instances/api:nobody/storage\n"},
@@ -153,6 +153,54 @@ func TestPsAsksForAllPages(t *testing.T) {
 	}
 }
 
+func TestPsFilters(t *testing.T) {
+	t.Parallel()
+	var query string
+	daemon := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.RawQuery
+		write(w, 200, "application/json", api.InstancePage{Instances: []api.Instance{alice}})
+	})
+	for line, want := range map[string]string{
+		"ps":                                "awake=true&limit=1000",
+		"ps -a":                             "limit=1000",
+		"ps ali":                            "awake=true&limit=1000&text=ali",
+		"ps --state ready,failed":           "limit=1000&state=ready%2Cfailed",
+		"ps --state asleep --service api x": "limit=1000&service=api&state=asleep&text=x",
+	} {
+		if got := ten(t, daemon, strings.Fields(line)...); got.status != 0 || query != want {
+			t.Errorf("ten %s asked %s, want %s; status %d %s", line, query, want, got.status, got.stderr)
+		}
+	}
+	if got := ten(t, daemon, "ps", "-q"); got.stdout != "api:alice\n" {
+		t.Errorf("-q: %q", got.stdout)
+	}
+	got := ten(t, daemon, "ps", "--state", "awake")
+	if got.status != 2 || !strings.Contains(got.stderr, "hint: the states are asleep, ") {
+		t.Errorf("status %d %s", got.status, got.stderr)
+	}
+}
+
+func TestServicesComplete(t *testing.T) {
+	t.Parallel()
+	daemon := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page := api.InstancePage{Instances: []api.Instance{alice}}
+		switch r.URL.Query().Get("after") {
+		case "api:" + lastName:
+			page.Instances[0].ID.Service = "web"
+		case "web:" + lastName:
+			page.Instances = nil
+		}
+		write(w, 200, "application/json", page)
+	})
+	server := httptest.NewServer(daemon)
+	defer server.Close()
+	var stdout, stderr bytes.Buffer
+	status := run(t.Context(), []string{"__complete", "--server", server.URL, "ps", "--service", ""}, &stdout, &stderr)
+	if want := "api\nweb\n:4\n"; status != 0 || stdout.String() != want {
+		t.Errorf("status %d, %q, want %q", status, stdout.String(), want)
+	}
+}
+
 func TestEmptyListsAreListsForPrograms(t *testing.T) {
 	t.Parallel()
 	daemon := answers(map[string]any{
@@ -181,8 +229,9 @@ func TestNothingOfTenantsReachesTheTerminal(t *testing.T) {
 		},
 		"GET /api/instances/{id}/health": api.InstanceHealth{ID: alice.ID, Health: tenement.HealthHealthy, Detail: nasty},
 		"GET /api/logs":                  api.LogLines{Lines: []api.LogLine{{At: time.Unix(0, 0), Instance: alice.ID, Level: "stdout", Text: nasty + "\ttab"}}},
+		"GET /api/events":                api.Events{Events: []api.Event{{Actor: nasty, Action: nasty, Target: nasty, Outcome: "ok", Detail: nasty}}},
 	})
-	for _, line := range []string{"inspect api:alice", "health api:alice", "logs", "logs api:alice --json", "inspect api:alice --json"} {
+	for _, line := range []string{"inspect api:alice", "health api:alice", "logs", "logs api:alice --json", "events", "events --json", "inspect api:alice --json"} {
 		got := ten(t, daemon, strings.Fields(line)...)
 		if got.status != 0 || !strings.Contains(got.stdout, "title") {
 			t.Errorf("ten %s: status %d\n%s%s", line, got.status, got.stdout, got.stderr)
@@ -197,6 +246,31 @@ func TestNothingOfTenantsReachesTheTerminal(t *testing.T) {
 	got := ten(t, daemon, "logs")
 	if want := "api:alice stdout  a\\x1b]0;title\\x07 b\\u009b2J c\\u202edc\\rd\\x7fe\ufffd\ttab\n"; !strings.HasSuffix(got.stdout, want) {
 		t.Errorf("logs: %q, want the end %q", got.stdout, want)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	var query string
+	at := time.Date(2026, 1, 31, 15, 4, 5, 0, time.Local)
+	daemon := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.Path + "?" + r.URL.RawQuery
+		write(w, 200, "application/json", api.Events{Events: []api.Event{
+			{ID: 1, At: at, Actor: "token:abc", From: "192.0.2.1", Action: "stop", Target: "api:alice", Outcome: "conflict", Detail: "not now"},
+			{ID: 2, At: at, Actor: "daemon", Action: "sleep", Target: "api:alice", Outcome: "ok"},
+		}})
+	})
+	got := ten(t, daemon, "events", "api:alice", "--actor", "daemon", "--action", "stop", "--limit", "7", "--since", "2026-01-01T00:00:00Z")
+	want := "2026-01-31 15:04:05  token:abc (192.0.2.1)           stop          api:alice         conflict: not now\n" +
+		"2026-01-31 15:04:05  daemon                          sleep         api:alice         ok\n"
+	if diff := cmp.Diff(outcome{0, want, ""}, got, cmp.AllowUnexported(outcome{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if want := "/api/events?action=stop&actor=daemon&instance=api%3Aalice&limit=7&since=2026-01-01T00%3A00%3A00Z"; query != want {
+		t.Errorf("asked %s, want %s", query, want)
+	}
+	if got := ten(t, daemon, "events", "--json"); strings.Count(got.stdout, "\n") != 2 || !strings.Contains(got.stdout, `{"id":2,`) {
+		t.Errorf("%s", got.stdout)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tenement"
 	"tenement/internal/api"
 )
 
@@ -48,6 +50,26 @@ func (a *app) completeInstance(cmd *cobra.Command, args []string, typed string) 
 	})
 }
 
+// lastName is the greatest there is: what comes after it is the next service's.
+var lastName = strings.Repeat("z", 63)
+
+// completeService offers the services that have instances, with one question for each.
+func (a *app) completeService(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, nil, typed, func(ctx context.Context, client *api.Client) []string {
+		var services []string
+		o := api.ListOptions{Limit: 1}
+		for {
+			page, err := client.Instances(ctx, o)
+			if err != nil || len(page.Instances) == 0 {
+				return services
+			}
+			service := page.Instances[0].ID.Service
+			services = append(services, service)
+			o.After = tenement.InstanceID{Service: service, Name: lastName}
+		}
+	})
+}
+
 // completeToken offers the ids of tokens.
 func (a *app) completeToken(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(cmd, args, typed, func(ctx context.Context, client *api.Client) []string {
@@ -57,7 +79,7 @@ func (a *app) completeToken(cmd *cobra.Command, args []string, typed string) ([]
 		}
 		var ids []string
 		for _, t := range tokens {
-			ids = append(ids, t.ID+"\t"+t.Tenant)
+			ids = append(ids, t.ID+"\t"+cmp.Or(t.Name, string(t.Scope)))
 		}
 		return ids
 	})

@@ -32,6 +32,7 @@ func effective(cfg *config.Config) []section {
 		{"domain", cfg.Domain},
 		{"listen", cfg.Listen},
 		{"admin_host", cfg.AdminHost},
+		{"admin_listen", cfg.AdminListen},
 		{"max_starting", cfg.MaxStarting},
 		{"max_waiting", cfg.MaxWaiting},
 		{"max_awake", cfg.MaxAwake},

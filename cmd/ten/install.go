@@ -371,7 +371,7 @@ func (a *app) welcome(ctx context.Context, i *installation) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	t, err := client.CreateToken(ctx, "", 0)
+	t, err := client.CreateToken(ctx, api.TokenOptions{})
 	if err != nil {
 		return &tenement.Error{Code: tenement.CodeOf(err), Op: "make the first admin token", Err: err, Hint: "try again with: ten token-gen"}
 	}

@@ -61,14 +61,16 @@ A search is words that must all be in a line; upper and lower case are the same.
 
 // followLogs prints until it is interrupted, which is how it is meant to end.
 func (a *app) followLogs(ctx context.Context, client *api.Client, o api.LogOptions) error {
-	lost := func(err error) {
-		fmt.Fprintf(a.stderr, "the daemon is away (%s): waiting for it\n", visible(err.Error()))
-	}
-	err := client.FollowLogs(ctx, o, lost, func(l api.LogLine) error { return a.printLine(l, o.Instance.IsZero()) })
+	err := client.FollowLogs(ctx, o, a.remarkLost, func(l api.LogLine) error { return a.printLine(l, o.Instance.IsZero()) })
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // Ctrl-C
 	}
 	return err
+}
+
+// remarkLost is for a stream whose daemon does not answer.
+func (a *app) remarkLost(err error) {
+	fmt.Fprintf(a.stderr, "the daemon is away (%s): waiting for it\n", visible(err.Error()))
 }
 
 // printLine prints a line, named when others may be of other instances; as JSON an

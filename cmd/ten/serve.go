@@ -56,6 +56,7 @@ func (a *app) serveCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.Domain, "domain", "", "domain below which the hosts are")
 	cmd.Flags().StringVar(&o.Listen, "listen", "", "`address:port` to listen on")
+	cmd.Flags().StringVar(&o.AdminListen, "admin-listen", "", "`address:port` at which the management API answers besides, and nothing else does")
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave tenants running when the daemon ends, for the next one")
 	cmd.Flags().Uint16Var(&port, "port", 0, "port to listen on, at the configured address")
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,29 +14,75 @@ import (
 )
 
 func (a *app) psCommand() *cobra.Command {
-	var all bool
+	var o api.ListOptions
+	var states []string
+	var all, quiet bool
 	cmd := a.withJSON(&cobra.Command{
-		Use:   "ps",
+		Use:   "ps [text]",
 		Short: "List the instances that are awake",
-		Args:  arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Long: `List the instances that are awake or have failed, or with -a all.
+
+With a text, only those that have it anywhere in service:id.`,
+		Args: arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.States, err = parseStates(states); err != nil {
+				return err
+			}
+			o.Text, o.Limit = strings.Join(args, ""), api.MaxInstances
+			o.AwakeOnly = !all && len(states) == 0
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			list, err := allInstances(cmd.Context(), client, api.ListOptions{AwakeOnly: !all, Limit: api.MaxInstances})
-			if err != nil {
+			list, err := allInstances(cmd.Context(), client, o)
+			switch {
+			case err != nil:
 				return err
-			}
-			if a.json {
+			case a.json:
 				return a.printJSON(list)
+			case quiet:
+				a.printIDs(list)
+			default:
+				a.printInstances(list)
 			}
-			a.printInstances(list)
 			return nil
 		},
 	})
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "list those that sleep or are suspended as well")
+	flags := cmd.Flags()
+	flags.BoolVarP(&all, "all", "a", false, "list those that sleep or are suspended as well")
+	flags.BoolVarP(&quiet, "quiet", "q", false, "print only service:id, for other commands")
+	flags.StringSliceVar(&states, "state", nil, "only in these `states`, such as ready,failed")
+	flags.StringVar(&o.Service, "service", "", "only of this service")
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
+	_ = cmd.RegisterFlagCompletionFunc("service", a.completeService)
 	return cmd
+}
+
+func stateNames() []string {
+	var names []string
+	for _, s := range tenement.States() {
+		names = append(names, s.String())
+	}
+	return names
+}
+
+func parseStates(names []string) ([]tenement.State, error) {
+	var states []tenement.State
+	for _, name := range names {
+		var state tenement.State
+		if err := state.UnmarshalText([]byte(name)); err != nil {
+			return nil, &tenement.Error{Code: tenement.CodeInvalid, Err: err, Hint: "the states are " + strings.Join(stateNames(), ", ")}
+		}
+		states = append(states, state)
+	}
+	return states, nil
+}
+
+func (a *app) printIDs(list []api.Instance) {
+	for _, in := range list {
+		fmt.Fprintln(a.stdout, in.ID)
+	}
 }
 
 // allInstances asks for page after page; the list is never nil.

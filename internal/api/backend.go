@@ -14,8 +14,9 @@ import (
 // The server has already decided that the caller may ask: a Backend checks no scopes.
 type Backend interface {
 	// Instances lists registered instances in order of their ids. Fewer than q.Limit
-	// of them mean that there are no more.
-	Instances(ctx context.Context, q ListQuery) ([]tenement.Status, error)
+	// of them mean that there are no more. total, with q.Count, is how many there are
+	// on all pages.
+	Instances(ctx context.Context, q ListQuery) (list []tenement.Status, total int, err error)
 
 	// Instance is one registered instance, asleep or not.
 	Instance(ctx context.Context, id tenement.InstanceID) (tenement.Status, error)
@@ -103,9 +104,18 @@ type Backend interface {
 	// last q.Limit there are and then all others. q.Until is not looked at.
 	FollowLogs(q LogQuery) NextLogs
 
-	// CreateToken makes a token with [NewToken] and keeps its hash. expires is zero
-	// for never. The secret is not kept.
-	CreateToken(ctx context.Context, scope tenement.Scope, expires time.Time) (t tenement.Token, secret string, err error)
+	// Events is the last events that q selects, or with q.After the first of them, in
+	// the order of their ids.
+	Events(ctx context.Context, q tenement.EventQuery) ([]tenement.Event, error)
+
+	// FollowEvents follows the events that q selects: all after q.After, or without it
+	// the last q.Limit there are and then all others. q.Until and q.Before are not
+	// looked at.
+	FollowEvents(q tenement.EventQuery) NextEvents
+
+	// CreateToken makes a token with [NewToken], gives t its id and keeps it with the
+	// hash. The secret is not kept.
+	CreateToken(ctx context.Context, t tenement.Token) (made tenement.Token, secret string, err error)
 
 	// Tokens lists every token, the oldest first.
 	Tokens(ctx context.Context) ([]tenement.Token, error)
@@ -128,11 +138,13 @@ type Backend interface {
 
 // ListQuery selects instances. Empty fields select all.
 type ListQuery struct {
-	Service   string
-	Name      string
-	After     tenement.InstanceID // only what comes after it in order
-	Limit     int                 // at most so many; 1 to [MaxInstances]
-	AwakeOnly bool                // only what is neither asleep nor suspended
+	Service string
+	Name    string
+	Text    string // anywhere in "service:name"
+	States  []tenement.State
+	After   tenement.InstanceID // only what comes after it in order
+	Limit   int                 // at most so many; 1 to [MaxInstances]
+	Count   bool                // how many there are is asked as well
 }
 
 // SpawnOptions says how to register an instance.
@@ -159,8 +171,12 @@ type LogQuery struct {
 // ends; after CodeTimeout it may be called again.
 type NextLogs func(ctx context.Context) (lines []LogLine, upTo int64, err error)
 
+// NextEvents is [NextLogs] for events.
+type NextEvents func(ctx context.Context) (events []tenement.Event, upTo int64, err error)
+
 // The longest answers to one question.
 const (
 	MaxInstances = 1000
 	MaxLogLines  = 10_000
+	MaxEvents    = 10_000
 )

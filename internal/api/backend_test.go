@@ -49,6 +49,7 @@ func newFakeBackend() *fakeBackend {
 	for _, id := range []tenement.InstanceID{alice, bob, {Service: "web", Name: "alice"}} {
 		b.instances[id] = tenement.Status{ID: id, State: tenement.Ready, Health: tenement.HealthHealthy, PID: 42, Reason: "/srv/secret"}
 		b.lines = append(b.lines, LogLine{ID: int64(len(b.lines) + 1), At: time.Unix(1, 0).UTC(), Instance: id, Level: "stdout", Text: "hello " + id.String()})
+		b.events = append(b.events, tenement.Event{ID: int64(len(b.events) + 1), Actor: "token:admin", From: "192.0.2.7", Action: "stop", Target: id.String(), Outcome: "ok", Detail: "of " + id.String()})
 	}
 	return b
 }
@@ -61,10 +62,11 @@ func (b *fakeBackend) lastAsked() any {
 	return b.asked[len(b.asked)-1]
 }
 
+// recorded are the events beside those that were there from the start.
 func (b *fakeBackend) recorded() []tenement.Event {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.events)
+	return slices.Clone(b.events[3:])
 }
 
 func (b *fakeBackend) find(id tenement.InstanceID) error {
@@ -79,7 +81,7 @@ func (b *fakeBackend) find(id tenement.InstanceID) error {
 	return nil
 }
 
-func (b *fakeBackend) Instances(_ context.Context, q ListQuery) ([]tenement.Status, error) {
+func (b *fakeBackend) Instances(_ context.Context, q ListQuery) ([]tenement.Status, int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.note(q)
@@ -91,7 +93,7 @@ func (b *fakeBackend) Instances(_ context.Context, q ListQuery) ([]tenement.Stat
 		}
 	}
 	slices.SortFunc(list, func(x, y tenement.Status) int { return cmp.Compare(x.ID.String(), y.ID.String()) })
-	return list[:min(len(list), q.Limit)], nil
+	return list[:min(len(list), q.Limit)], len(list), nil
 }
 
 func (b *fakeBackend) Instance(_ context.Context, id tenement.InstanceID) (tenement.Status, error) {
@@ -281,9 +283,9 @@ func (b *fakeBackend) print(id tenement.InstanceID, text string) {
 	b.printed = make(chan struct{})
 }
 
-func (b *fakeBackend) CreateToken(_ context.Context, scope tenement.Scope, expires time.Time) (tenement.Token, string, error) {
+func (b *fakeBackend) CreateToken(_ context.Context, t tenement.Token) (tenement.Token, string, error) {
 	secret, hash := NewToken()
-	t := tenement.Token{ID: secret[4:10], Scope: scope, CreatedAt: time.Now(), ExpiresAt: expires}
+	t.ID = secret[4:10]
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tokens[hash] = t
@@ -320,7 +322,7 @@ func (b *fakeBackend) Authenticate(_ context.Context, secret string) (tenement.T
 	if err != nil {
 		return tenement.Token{}, err
 	}
-	if t, ok := b.tokens[hash]; ok {
+	if t, ok := b.tokens[hash]; ok && !t.Expired(time.Now()) {
 		return t, nil
 	}
 	return tenement.Token{}, &tenement.Error{Code: tenement.CodeUnauthenticated, Op: "authenticate", Err: errors.New("unknown token")}
@@ -331,13 +333,63 @@ func (b *fakeBackend) Ready(context.Context) error { return b.fail }
 func (b *fakeBackend) Record(_ context.Context, e tenement.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	e.ID = int64(len(b.events) + 1)
 	b.events = append(b.events, e)
+	close(b.printed)
+	b.printed = make(chan struct{})
+}
+
+func (b *fakeBackend) Events(_ context.Context, q tenement.EventQuery) ([]tenement.Event, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(q)
+	var list []tenement.Event
+	for _, e := range b.events {
+		if (q.Target == "" || q.Target == e.Target) && (q.Tenant == "" || strings.HasSuffix(e.Target, ":"+q.Tenant)) && e.ID > q.After {
+			list = append(list, e)
+		}
+	}
+	return list[max(0, len(list)-q.Limit):], b.fail
+}
+
+// FollowEvents is like FollowLogs.
+func (b *fakeBackend) FollowEvents(q tenement.EventQuery) NextEvents {
+	b.mu.Lock()
+	stopped := b.stopped
+	b.mu.Unlock()
+	q.Limit = 1000
+	return func(ctx context.Context) ([]tenement.Event, int64, error) {
+		for {
+			b.mu.Lock()
+			printed := b.printed
+			b.mu.Unlock()
+			if list, _ := b.Events(ctx, q); len(list) > 0 {
+				q.After = list[len(list)-1].ID
+				return list, q.After, nil
+			}
+			select {
+			case <-printed:
+			case <-stopped:
+				return nil, q.After, &tenement.Error{Code: tenement.CodeUnavailable, Op: "follow", Err: errors.New("stopping")}
+			case <-ctx.Done():
+				return nil, q.After, ctx.Err()
+			}
+		}
+	}
 }
 
 // secret makes a token directly, for a tenant or, with "", for an admin.
 func (b *fakeBackend) secret(t *testing.T, tenant string) string {
 	t.Helper()
-	_, secret, err := b.CreateToken(t.Context(), tenement.Scope{Tenant: tenant}, time.Time{})
+	if tenant == "" {
+		return b.secretFor(t, tenement.Token{Scope: tenement.Scope{Role: tenement.RoleAdmin}})
+	}
+	return b.secretFor(t, tenement.Token{Scope: tenement.TenantScope(tenant)})
+}
+
+func (b *fakeBackend) secretFor(t *testing.T, token tenement.Token) string {
+	t.Helper()
+	_, secret, err := b.CreateToken(t.Context(), token)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"tenement"
@@ -15,9 +16,11 @@ import (
 type ListOptions struct {
 	Service   string
 	Name      string
+	Text      string // anywhere in "service:name"
+	States    []tenement.State
+	AwakeOnly bool                // all states but asleep and suspended
 	After     tenement.InstanceID // [InstancePage].Next of the page before
 	Limit     int                 // at most so many, up to [MaxInstances]; 0 is the daemon's default
-	AwakeOnly bool
 }
 
 func pathOf(id tenement.InstanceID) string {
@@ -34,6 +37,12 @@ func setText(q url.Values, name, value string) {
 func setID(q url.Values, name string, id tenement.InstanceID) {
 	if !id.IsZero() {
 		q.Set(name, id.String())
+	}
+}
+
+func setTime(q url.Values, name string, t time.Time) {
+	if !t.IsZero() {
+		q.Set(name, t.Format(time.RFC3339Nano))
 	}
 }
 
@@ -55,6 +64,12 @@ func (c *Client) Instances(ctx context.Context, o ListOptions) (InstancePage, er
 	q := url.Values{}
 	setText(q, "service", o.Service)
 	setText(q, "name", o.Name)
+	setText(q, "text", o.Text)
+	states := make([]string, len(o.States))
+	for i, state := range o.States {
+		states[i] = state.String()
+	}
+	setText(q, "state", strings.Join(states, ","))
 	setID(q, "after", o.After)
 	setLimit(q, o.Limit)
 	if o.AwakeOnly {
@@ -169,12 +184,20 @@ func (c *Client) Upgrade(ctx context.Context) (Upgraded, error) {
 	return u, err
 }
 
-// CreateToken makes a token: an admin's when tenant is empty, otherwise one that
-// reads about instances of that name. lifetime 0 is for ever; it is rounded up to
-// whole seconds.
-func (c *Client) CreateToken(ctx context.Context, tenant string, lifetime time.Duration) (NewSecret, error) {
+// TokenOptions says what a token is to be.
+type TokenOptions struct {
+	Name     string         // "": none
+	Scope    tenement.Scope // zero: an admin's; with only a Tenant, that tenant's
+	Lifetime time.Duration  // 0: for ever; rounded up to whole seconds
+}
+
+// CreateToken makes a token.
+func (c *Client) CreateToken(ctx context.Context, o TokenOptions) (NewSecret, error) {
 	var t NewSecret
-	req := TokenRequest{Tenant: tenant, ExpiresInSeconds: int64(math.Ceil(lifetime.Seconds()))}
+	req := TokenRequest{
+		Name: o.Name, Scope: o.Scope.Role, Tenant: o.Scope.Tenant,
+		ExpiresInSeconds: int64(math.Ceil(o.Lifetime.Seconds())),
+	}
 	err := c.do(ctx, http.MethodPost, "/api/tokens", nil, req, &t)
 	return t, err
 }

@@ -121,11 +121,11 @@ func TestTokens(t *testing.T) {
 	b := newFakeBackend()
 	s := newTestServer(t, b)
 	admin := newTestClient(t, Target{Socket: overSocket(t, s, -1)})
-	made, err := admin.CreateToken(t.Context(), "alice", time.Millisecond)
+	made, err := admin.CreateToken(t.Context(), TokenOptions{Name: "laptop", Scope: tenement.TenantScope("alice"), Lifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if made.ExpiresAt.IsZero() || made.Tenant != "alice" {
+	if made.ExpiresAt.IsZero() || made.Tenant != "alice" || made.Name != "laptop" || made.Scope != tenement.RoleTenant {
 		t.Errorf("made %+v", made.Token)
 	}
 	tokens, err := admin.Tokens(t.Context())
@@ -145,8 +145,27 @@ func TestTokens(t *testing.T) {
 	if err := admin.RevokeToken(t.Context(), made.ID); tenement.CodeOf(err) != tenement.CodeNotFound {
 		t.Errorf("revoked twice: %v", err)
 	}
-	if _, err := admin.CreateToken(t.Context(), "not a name", 0); tenement.CodeOf(err) != tenement.CodeInvalid {
-		t.Errorf("a token for no name: %v", err)
+}
+
+func TestScopesOfNewTokens(t *testing.T) {
+	t.Parallel()
+	c := newTestClient(t, Target{Socket: overSocket(t, newTestServer(t, newFakeBackend()), -1)})
+	for asked, want := range map[TokenOptions]tenement.Scope{
+		{}:                                       {Role: tenement.RoleAdmin},
+		{Scope: tenement.Scope{Tenant: "alice"}}: tenement.TenantScope("alice"),
+		{Scope: tenement.Scope{Role: tenement.RoleReadOnly}, Name: "ci"}:      {Role: tenement.RoleReadOnly},
+		{Scope: tenement.Scope{Role: tenement.RoleMetrics}}:                   {Role: tenement.RoleMetrics},
+		{Scope: tenement.Scope{Role: tenement.RoleTenant}}:                    {},
+		{Scope: tenement.Scope{Role: tenement.RoleReadOnly, Tenant: "alice"}}: {},
+		{Scope: tenement.Scope{Role: "root"}}:                                 {},
+		{Scope: tenement.TenantScope("not a name")}:                           {},
+		{Scope: tenement.Scope{Role: tenement.RoleAdmin}, Name: "\x1b[2J"}:    {},
+	} {
+		made, err := c.CreateToken(t.Context(), asked)
+		got := tenement.Scope{Role: made.Scope, Tenant: made.Tenant}
+		if got != want || (err != nil) != (want == tenement.Scope{}) || err != nil && tenement.CodeOf(err) != tenement.CodeInvalid {
+			t.Errorf("%+v: made %+v, %v", asked, got, err)
+		}
 	}
 }
 
@@ -171,11 +190,34 @@ func TestPages(t *testing.T) {
 	if diff := cmp.Diff([]string{"api:alice", "api:bob", "web:alice"}, seen); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	awake := []tenement.State{tenement.Starting, tenement.Ready, tenement.Frozen, tenement.Draining, tenement.Stopping, tenement.Backoff, tenement.Failed}
 	if _, err := c.Instances(t.Context(), ListOptions{Service: "api", Name: "bob", AwakeOnly: true, Limit: MaxInstances}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(ListQuery{Service: "api", Name: "bob", AwakeOnly: true, Limit: MaxInstances}, b.lastAsked()); diff != "" {
+	if diff := cmp.Diff(ListQuery{Service: "api", Name: "bob", States: awake, Limit: MaxInstances, Count: true}, b.lastAsked()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestFiltersOfLists(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	c := newTestClient(t, Target{Socket: overSocket(t, newTestServer(t, b), -1)})
+	page, err := c.Instances(t.Context(), ListOptions{Text: "Ali", States: []tenement.State{tenement.Ready, tenement.Suspended}, Limit: 1})
+	if err != nil || page.Total == nil || *page.Total != 3 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	want := ListQuery{Text: "ali", States: []tenement.State{tenement.Ready, tenement.Suspended}, Limit: 1, Count: true}
+	if diff := cmp.Diff(want, b.lastAsked()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if page, err = c.Instances(t.Context(), ListOptions{After: page.Next}); err != nil || page.Total != nil {
+		t.Errorf("every page is counted: %+v, %v", page, err)
+	}
+	for _, o := range []ListOptions{{States: []tenement.State{77}}, {States: []tenement.State{tenement.Ready}, AwakeOnly: true}} {
+		if _, err := c.Instances(t.Context(), o); tenement.CodeOf(err) != tenement.CodeInvalid {
+			t.Errorf("%+v: %v", o, err)
+		}
 	}
 }
 

@@ -129,6 +129,7 @@ func exec(start func(Backend, context.Context, tenement.InstanceID, ExecRequest)
 // mountUpgrade is mount for a route that answers with a connection.
 func mountUpgrade(h handler[execInput, huma.StreamResponse]) func(*Server, huma.API, huma.Operation) {
 	return func(s *Server, a huma.API, op huma.Operation) {
+		op.DefaultStatus = http.StatusSwitchingProtocols
 		op.Responses = map[string]*huma.Response{"101": {
 			Description: "The connection is the command's, in frames of a kind (one byte), a length (four bytes, the highest first) and the text: docs/exec.md. Asked for with Upgrade: " + execProtocol + ".",
 		}}

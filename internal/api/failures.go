@@ -7,13 +7,14 @@ import (
 )
 
 const (
-	failuresAllowed = 10 // wrong tokens of one address within failureWindow
+	failuresAllowed = 10 // of one address within failureWindow
 	failureWindow   = time.Minute
 	failureRows     = 1024 // addresses remembered
 )
 
-// failures counts wrong tokens by client address. It slows down whoever guesses and
-// never decides about a right token.
+// failures counts by client address what strangers do: their wrong tokens, and what they
+// have in the audit log. It slows down whoever guesses and never decides about a right
+// token.
 type failures struct {
 	mu   sync.Mutex
 	rows map[netip.Prefix]failureRow
@@ -24,7 +25,7 @@ type failureRow struct {
 	until time.Time // when count starts anew
 }
 
-// add counts one failure of the client at addr ("host:port") and is how long it
+// add counts one failure of the client at addr (see [clientAddress]) and is how long it
 // should wait before it tries again; 0 while it has tries left.
 func (f *failures) add(addr string, now time.Time) time.Duration {
 	client := clientOf(addr)
@@ -68,15 +69,24 @@ func (f *failures) makeRoom(now time.Time) {
 // clientOf is the one client behind an address: an IPv6 user has a whole /64. What
 // is no address, such as a unix socket's peer, is all one client.
 func clientOf(addr string) netip.Prefix {
-	ap, err := netip.ParseAddrPort(addr)
+	ip, err := netip.ParseAddr(addr)
 	if err != nil {
 		return netip.Prefix{}
 	}
-	ip := ap.Addr().Unmap().WithZone("")
 	bits := 32
 	if ip.Is6() {
 		bits = 64
 	}
 	prefix, _ := ip.Prefix(bits) // fails only for more bits than the address has
 	return prefix
+}
+
+// clientAddress is the address in "host:port", without a zone and an IPv4 address as
+// one; "" if it is none, such as a unix socket's.
+func clientAddress(remote string) string {
+	endpoint, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return ""
+	}
+	return endpoint.Addr().Unmap().WithZone("").String()
 }

@@ -32,15 +32,44 @@ func (o LogOptions) values() url.Values {
 	setText(q, "level", o.Level)
 	setText(q, "search", o.Search)
 	setLimit(q, o.Limit)
-	for name, t := range map[string]time.Time{"since": o.Since, "until": o.Until} {
-		if !t.IsZero() {
-			q.Set(name, t.Format(time.RFC3339Nano))
-		}
-	}
+	setTime(q, "since", o.Since)
+	setTime(q, "until", o.Until)
 	if o.After > 0 {
 		q.Set("after", strconv.FormatInt(o.After, 10))
 	}
 	return q
+}
+
+// EventOptions selects events. Empty fields select all.
+type EventOptions struct {
+	Instance      tenement.InstanceID
+	Actor, Action string
+	Since         time.Time
+	Until         time.Time // not for [Client.FollowEvents]
+	Before        int64     // the same: [Events].Next of the page that comes after
+	After         int64     // only for [Client.FollowEvents]: begin after this one
+	Limit         int       // the last so many, up to [MaxEvents]; 0 is the daemon's default, or none to begin with
+}
+
+func (o EventOptions) values() url.Values {
+	q := url.Values{}
+	setID(q, "instance", o.Instance)
+	setText(q, "actor", o.Actor)
+	setText(q, "action", o.Action)
+	setLimit(q, o.Limit)
+	setTime(q, "since", o.Since)
+	setTime(q, "until", o.Until)
+	if o.Before > 0 {
+		q.Set("before", strconv.FormatInt(o.Before, 10))
+	}
+	return q
+}
+
+// Events is the last events that o selects, oldest first.
+func (c *Client) Events(ctx context.Context, o EventOptions) (Events, error) {
+	var page Events
+	err := c.do(ctx, http.MethodGet, "/api/events", o.values(), nil, &page)
+	return page, err
 }
 
 // Logs is the last lines that o selects, or with o.After the first, oldest first.
@@ -71,7 +100,30 @@ const (
 // not stay away for more than two minutes; lost, which may be nil, is told once each
 // time. An error on the first try is returned at once.
 func (c *Client) FollowLogs(ctx context.Context, o LogOptions, lost func(error), each func(LogLine) error) error {
-	f := following{Client: c, options: o, each: each}
+	f := following[LogLine]{Client: c, path: "/api/logs/stream", query: o.values(), after: o.After, each: each}
+	return f.run(ctx, lost)
+}
+
+// FollowEvents is [Client.FollowLogs] for events.
+func (c *Client) FollowEvents(ctx context.Context, o EventOptions, lost func(error), each func(Event) error) error {
+	f := following[Event]{Client: c, path: "/api/events/stream", query: o.values(), after: o.After, each: each}
+	return f.run(ctx, lost)
+}
+
+// following is one call of FollowLogs or FollowEvents.
+type following[T any] struct {
+	*Client
+	path      string
+	query     url.Values
+	after     int64 // the id of what was dealt with last
+	each      func(T) error
+	connected bool  // once
+	heard     bool  // something, of this connection
+	pending   int64 // the id of the event under way
+}
+
+// run reads stream after stream.
+func (f *following[T]) run(ctx context.Context, lost func(error)) error {
 	delay, lostAt := reconnectMin, time.Time{}
 	for {
 		f.heard = false
@@ -81,7 +133,7 @@ func (c *Client) FollowLogs(ctx context.Context, o LogOptions, lost func(error),
 		}
 		switch {
 		case ctx.Err() != nil:
-			return c.unanswered(ctx, ctx.Err())
+			return f.unanswered(ctx, ctx.Err())
 		case err == nil:
 			continue // the daemon ended the stream: it says where to go on
 		case !f.connected || !passing(err):
@@ -110,18 +162,8 @@ func passing(err error) bool {
 	return code == tenement.CodeUnreachable || code == tenement.CodeUnavailable
 }
 
-// following is one call of FollowLogs.
-type following struct {
-	*Client
-	options   LogOptions
-	each      func(LogLine) error
-	connected bool  // once
-	heard     bool  // something, of this connection
-	pending   int64 // the id of the event under way
-}
-
 // once reads one stream to its end. nil is an end in good order.
-func (f *following) once(ctx context.Context) error {
+func (f *following[T]) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	quiet := time.AfterFunc(silence, cancel)
@@ -137,7 +179,7 @@ func (f *following) once(ctx context.Context) error {
 		}
 		return notOurs(errors.New("the answer is no stream of events"))
 	}
-	f.connected, f.pending = true, f.options.After
+	f.connected, f.pending = true, f.after
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxEvent)
 	for lines.Scan() {
@@ -155,8 +197,11 @@ func (f *following) once(ctx context.Context) error {
 	return nil
 }
 
-func (f *following) open(ctx context.Context) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base+"/api/logs/stream?"+f.options.values().Encode(), nil)
+func (f *following[T]) open(ctx context.Context) (*http.Response, error) {
+	if f.after > 0 {
+		f.query.Set("after", strconv.FormatInt(f.after, 10))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base+f.path+"?"+f.query.Encode(), nil)
 	if err != nil {
 		return nil, &tenement.Error{Code: tenement.CodeInvalid, Op: "write request", Err: err}
 	}
@@ -173,7 +218,7 @@ func (f *following) open(ctx context.Context) (*http.Response, error) {
 
 // event reads a line of the stream. The next connection begins after the last event
 // that was dealt with.
-func (f *following) event(line string) error {
+func (f *following[T]) event(line string) error {
 	f.heard = true
 	name, value, _ := strings.Cut(line, ": ")
 	switch name {
@@ -184,15 +229,15 @@ func (f *following) event(line string) error {
 		}
 		f.pending = id
 	case "data":
-		var l LogLine
-		if err := json.Unmarshal([]byte(value), &l); err != nil {
+		var item T
+		if err := json.Unmarshal([]byte(value), &item); err != nil {
 			return notOurs(err)
 		}
-		if err := f.each(l); err != nil { // whatever it is, it is not the connection's
+		if err := f.each(item); err != nil { // whatever it is, it is not the connection's
 			return &tenement.Error{Code: tenement.CodeOf(err), Err: err}
 		}
 	case "": // the end of an event
-		f.options.After = max(f.options.After, f.pending)
+		f.after = max(f.after, f.pending)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func TestStreamHeartbeat(t *testing.T) {
 	t.Parallel()
 	beats := 0
 	w := httptest.NewRecorder()
-	e := eventStream{w: w, control: http.NewResponseController(w)}
+	e := eventStream[LogLine]{w: w, control: http.NewResponseController(w)}
 	err := e.send(t.Context(), func(ctx context.Context) ([]LogLine, int64, error) {
 		deadline, _ := ctx.Deadline()
 		if left := time.Until(deadline); left > heartbeat || beats == 0 && left > firstHeartbeat {

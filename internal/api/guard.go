@@ -23,20 +23,29 @@ const (
 	bodyTimeout = 10 * time.Second // to send it
 
 	mergePatchType = "application/merge-patch+json" // RFC 7396
+
+	maxNoted = 500 // bytes of what is written into the audit log as it was sent
+
+	// authenticate is what the audit log calls a wrong token on a route that changes nothing.
+	authenticate = "authenticate"
 )
 
 var (
-	errNotAdmin    = errors.New("this needs an admin's rights")
-	errNoToken     = errors.New("no token was sent")
-	errNoInstance  = errors.New("no such instance")
+	errNoToken    = errors.New("no token was sent")
+	errNoInstance = errors.New("no such instance")
+
+	errOthersEvents = errors.New("whose events these are is not for a tenant to know")
+
 	errInvalidCall = &tenement.Error{Code: tenement.CodeInvalid, Op: "read request", Err: errors.New("the request does not fit the route")}
 )
 
 // call is one request that was let in: who asks, and what for.
 type call struct {
 	actor    string // for the audit log; "" for somebody unknown
+	from     string // the client's address; "" at the socket
 	local    bool   // came over the socket from a user who may do everything
 	scope    tenement.Scope
+	id       tenement.InstanceID // in the path; zero where there is none
 	action   string
 	target   string
 	detail   string
@@ -70,6 +79,11 @@ func (s *Server) guard(r *route) func(huma.Context, func(huma.Context)) {
 		if err == nil && hc.Operation().RequestBody != nil {
 			err = readBody(w, req)
 		}
+		if err == nil {
+			var release func()
+			release, err = s.precondition(req, r, c)
+			defer release()
+		}
 		if err != nil {
 			s.record(req.Context(), c, err)
 			s.problem(req.Context(), c, err).write(w)
@@ -84,21 +98,26 @@ func (s *Server) guard(r *route) func(huma.Context, func(huma.Context)) {
 // admit finds out who sent req and whether they may use r. The call it returns is
 // never nil.
 func (s *Server) admit(req *http.Request, r *route) (*call, error) {
-	c := &call{action: r.action, upgradable: req.Header.Get("Upgrade") == execProtocol, target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind")}
+	c := &call{
+		action: r.action, upgradable: req.Header.Get("Upgrade") == execProtocol, from: clientAddress(req.RemoteAddr),
+		target: req.PathValue("instance") + req.PathValue("token") + req.PathValue("kind"),
+	}
 	err := s.identify(req, c)
 	if r.access == open {
 		return c, nil
 	}
 	if err != nil {
+		if r.action == "" && req.Header.Get("Authorization") != "" {
+			c.action = authenticate
+		}
 		return c, err
 	}
-	var id tenement.InstanceID
 	if raw := req.PathValue("instance"); raw != "" {
-		if id, err = tenement.ParseInstanceID(raw); err != nil {
+		if c.id, err = tenement.ParseInstanceID(raw); err != nil {
 			return c, err
 		}
 	}
-	return c, r.admits(c.scope, id)
+	return c, r.admits(c.scope, c.id)
 }
 
 // identify sets c's actor and scope. A token that was sent decides, also at the
@@ -110,7 +129,7 @@ func (s *Server) identify(req *http.Request, c *call) error {
 	case header != "":
 		return s.identifyToken(req, header, c)
 	case atSocket && (uid == 0 || uid == os.Getuid()):
-		c.actor, c.local = fmt.Sprintf("local:%d", uid), true
+		c.actor, c.local, c.scope.Role = fmt.Sprintf("local:%d", uid), true, tenement.RoleAdmin
 		return nil
 	case atSocket:
 		return unauthenticated("run it as root or as the daemon's user, or give a token with --token or TENEMENT_TOKEN")
@@ -133,7 +152,7 @@ func (s *Server) identifyToken(req *http.Request, header string, c *call) error 
 	if tenement.CodeOf(err) != tenement.CodeUnauthenticated {
 		return err
 	}
-	if wait := s.failures.add(req.RemoteAddr, time.Now()); wait > 0 {
+	if wait := s.failures.add(c.from, time.Now()); wait > 0 {
 		p := refusal(http.StatusTooManyRequests, "too many wrong tokens from this address", tenement.HintOf(err))
 		p.retryAfter = wait
 		return p
@@ -158,23 +177,32 @@ func (s *Server) authenticate(ctx context.Context, header string) (tenement.Toke
 	return s.backend.Authenticate(ctx, secret)
 }
 
-// record puts what became of c into the audit log, once. What strangers try is not
-// kept: they could fill the disk with it.
+// record puts what became of c into the audit log, once. Of strangers only so much from
+// one address: what they try is kept, but they cannot keep the disk busy with it.
 func (s *Server) record(ctx context.Context, c *call, err error) {
-	if c.recorded || c.action == "" || c.actor == "" {
+	if c.recorded || c.action == "" {
 		return
 	}
 	c.recorded = true
 	e := tenement.Event{
-		At: time.Now(), Actor: c.actor, Action: c.action, Target: c.target,
+		At: time.Now(), Actor: c.actor, From: c.from, Action: c.action, Target: noted(c.target),
 		Outcome: "ok", Detail: c.detail,
 	}
 	if err != nil {
-		e.Outcome, e.Detail = string(codeOf(err)), err.Error()
+		e.Outcome, e.Detail = string(codeOf(err)), noted(err.Error())
+	}
+	if c.actor == "" {
+		e.Actor = tenement.ActorStranger
+		if s.attempts.add(c.from, e.At) > 0 {
+			return
+		}
 	}
 	// The change has happened even if the caller did not wait for the answer.
 	s.backend.Record(context.WithoutCancel(ctx), e)
 }
+
+// noted is s, or as much of it as the audit log keeps.
+func noted(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxNoted)], "\uFFFD") }
 
 // codeOf is tenement.CodeOf for errors that may be Problems already.
 func codeOf(err error) tenement.Code {
@@ -194,7 +222,7 @@ func (s *Server) problem(ctx context.Context, c *call, err error) *Problem {
 	if tenement.CodeOf(err) == tenement.CodeInternal {
 		s.log.ErrorContext(ctx, "management request failed", "actor", c.actor, "action", c.action, "target", c.target, "err", err)
 	}
-	return newProblem(err, c.actor != "" && c.scope.Admin())
+	return newProblem(err, c.scope.Role == tenement.RoleAdmin)
 }
 
 // readBody takes in the whole body, so that a slow sender is dealt with here and a

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"tenement"
@@ -31,7 +33,7 @@ type created[T any] struct {
 // show is st as the caller may see it.
 func (s *Server) show(c *call, st tenement.Status) Instance {
 	in := NewInstance(st)
-	if !c.scope.Admin() {
+	if !c.scope.SeesAll() {
 		in.Reason = "" // it may name commands and paths
 	}
 	if s.url != nil {
@@ -63,44 +65,22 @@ func (s *Server) openAPI(context.Context, *call, *none) (*document, error) {
 	return &document{ContentType: "application/openapi+json", Body: s.document}, nil
 }
 
-type listInput struct {
-	Service string              `query:"service"`
-	Name    string              `query:"name"`
-	After   tenement.InstanceID `query:"after" doc:"only what comes after this id"`
-	Limit   int                 `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	Awake   bool                `query:"awake" doc:"only what is neither asleep nor suspended"`
+// instanceAnswer is an instance with its version, see [etag].
+type instanceAnswer struct {
+	ETag string `header:"ETag" doc:"for If-Match; changes with the weight, a suspension or a deletion, and not with traffic"`
+	Body Instance
 }
 
-func (s *Server) listInstances(ctx context.Context, c *call, in *listInput) (*answer[InstancePage], error) {
-	q := ListQuery{Service: in.Service, Name: in.Name, After: in.After, Limit: in.Limit, AwakeOnly: in.Awake}
-	page := InstancePage{Instances: []Instance{}}
-	if !c.scope.Admin() {
-		if in.Name != "" && in.Name != c.scope.Tenant {
-			return &answer[InstancePage]{page}, nil
-		}
-		q.Name = c.scope.Tenant
-	}
-	list, err := s.backend.Instances(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	for _, st := range list {
-		if c.scope.Sees(st.ID) {
-			page.Instances = append(page.Instances, s.show(c, st))
-		}
-	}
-	if len(list) == in.Limit {
-		page.Next = list[len(list)-1].ID
-	}
-	return &answer[InstancePage]{page}, nil
-}
-
-func (s *Server) getInstance(ctx context.Context, c *call, in *onInstance) (*answer[Instance], error) {
+func (s *Server) getInstance(ctx context.Context, c *call, in *onInstance) (*instanceAnswer, error) {
 	st, err := s.backend.Instance(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &answer[Instance]{s.show(c, st)}, nil
+	tag, err := s.etag(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	return &instanceAnswer{tag, s.show(c, st)}, nil
 }
 
 // about is the instance of a request that names its halves apart.
@@ -116,6 +96,9 @@ func (s *Server) spawn(ctx context.Context, c *call, in *answer[SpawnRequest]) (
 	id, err := about(c, in.Body.Process, in.Body.ID)
 	if err != nil {
 		return nil, err
+	}
+	if in.Body.Weight != nil {
+		c.detail = fmt.Sprintf("weight %d", *in.Body.Weight)
 	}
 	st, isNew, err := s.backend.Spawn(ctx, id, SpawnOptions{Weight: in.Body.Weight, Wake: *in.Body.Wake})
 	if err != nil {
@@ -205,23 +188,37 @@ func (s *Server) listTokens(ctx context.Context, _ *call, _ *none) (*answer[Toke
 }
 
 func (s *Server) createToken(ctx context.Context, c *call, in *answer[TokenRequest]) (*created[NewSecret], error) {
-	c.detail = "admin"
-	if tenant := in.Body.Tenant; tenant != "" {
-		c.detail = "tenant " + tenant
-		if err := tenement.CheckInstanceName(tenant); err != nil {
-			return nil, err
-		}
+	t, err := in.Body.token(time.Now())
+	if err != nil {
+		return nil, err
 	}
-	var expires time.Time
-	if in.Body.ExpiresInSeconds > 0 {
-		expires = time.Now().Add(time.Duration(in.Body.ExpiresInSeconds) * time.Second)
-	}
-	t, secret, err := s.backend.CreateToken(ctx, tenement.Scope{Tenant: in.Body.Tenant}, expires)
+	c.detail = strings.TrimSpace(t.Scope.String() + " " + t.Name)
+	t, secret, err := s.backend.CreateToken(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	c.target = t.ID
 	return &created[NewSecret]{Status: http.StatusCreated, Body: NewSecret{Token: newToken(t), Secret: secret}}, nil
+}
+
+// token is what r asks for, made at the time now; CodeInvalid if there cannot be such a one.
+func (r TokenRequest) token(now time.Time) (tenement.Token, error) {
+	t := tenement.Token{Name: r.Name, Scope: tenement.Scope{Role: r.Scope, Tenant: r.Tenant}, CreatedAt: now}
+	switch {
+	case r.Scope == "" && r.Tenant != "":
+		t.Scope.Role = tenement.RoleTenant
+	case r.Scope == "":
+		t.Scope.Role = tenement.RoleAdmin
+	}
+	if r.ExpiresInSeconds > 0 {
+		t.ExpiresAt = now.Add(time.Duration(r.ExpiresInSeconds) * time.Second)
+	}
+	if r.Name != "" {
+		if err := tenement.CheckTokenName(r.Name); err != nil {
+			return t, err
+		}
+	}
+	return t, t.Scope.Check()
 }
 
 type tokenInput struct {

@@ -2,13 +2,9 @@ package api
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"tenement"
 )
@@ -71,90 +67,5 @@ func (s *Server) streamLogs(_ context.Context, c *call, in *streamInput) (*huma.
 		Instance: in.Instance, Tenant: c.scope.Tenant, Level: in.Level, Search: in.Search,
 		Since: in.Since, After: after, Limit: in.Limit,
 	})
-	//nolint:contextcheck // huma gives the request again when the answer is written
-	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		req, w := humago.Unwrap(hc)
-		stream := eventStream{w: w, control: http.NewResponseController(w)}
-		if err := stream.send(req.Context(), next); tenement.CodeOf(err) == tenement.CodeInternal {
-			s.log.ErrorContext(req.Context(), "a stream of logs ended early", "err", err)
-		}
-	}}, nil
-}
-
-const (
-	// heartbeat is the longest that a stream says nothing, so that both ends notice
-	// when the other is gone; the first comes early and says where the stream begins.
-	heartbeat      = 15 * time.Second
-	firstHeartbeat = time.Second
-
-	// streamTime is how long a stream lasts. Its client comes again, at the same place:
-	// with a token that is still good.
-	streamTime = 10 * time.Minute
-
-	// writeTime is how long a client may take to read what it is sent at once.
-	writeTime = 30 * time.Second
-)
-
-// eventStream writes server-sent events (https://html.spec.whatwg.org/#server-sent-events).
-type eventStream struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-}
-
-// send sends lines until the client is gone, the daemon ends, or it is time.
-func (e *eventStream) send(ctx context.Context, next NextLogs) error {
-	ctx, cancel := context.WithTimeout(ctx, streamTime)
-	defer cancel()
-	e.w.Header().Set("Content-Type", "text/event-stream")
-	e.w.WriteHeader(http.StatusOK)
-	if err := e.flush(); err != nil {
-		return nil //nolint:nilerr // the client is gone
-	}
-	for wait := firstHeartbeat; ; wait = heartbeat {
-		beat, cancel := context.WithTimeout(ctx, wait)
-		lines, upTo, err := next(beat)
-		cancel()
-		if err != nil && (tenement.CodeOf(err) != tenement.CodeTimeout || ctx.Err() != nil) {
-			return err
-		}
-		if e.write(lines, upTo) != nil {
-			return nil // the client is gone
-		}
-	}
-}
-
-// write sends lines, and up to where the client has all of them: also if it never gets
-// a line, it comes again at the right place.
-func (e *eventStream) write(lines []LogLine, upTo int64) error {
-	_ = e.control.SetWriteDeadline(time.Now().Add(writeTime)) // where there is none, the server has its own bounds
-	for _, l := range lines {
-		text, err := json.Marshal(l)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(e.w, "id: %d\ndata: %s\n\n", l.ID, text); err != nil {
-			return err
-		}
-	}
-	if _, err := fmt.Fprintf(e.w, "id: %d\n: up to here\n\n", upTo); err != nil {
-		return err
-	}
-	return e.flush()
-}
-
-func (e *eventStream) flush() error {
-	err := e.control.Flush()
-	_ = e.control.SetWriteDeadline(time.Time{}) // or HTTP/2 would end a stream that is silent
-	return err
-}
-
-// mountStream is mount for a route that answers with events.
-func mountStream[I any](h handler[I, huma.StreamResponse]) func(*Server, huma.API, huma.Operation) {
-	return func(s *Server, a huma.API, op huma.Operation) {
-		op.Responses = map[string]*huma.Response{"200": {
-			Description: "A line for each event: its id, and as data the line as in the list of lines. Events without data say how far the stream is.",
-			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
-		}}
-		mount(h)(s, a, op)
-	}
+	return stream(s, next), nil
 }

@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -13,10 +16,24 @@ import (
 type access uint8
 
 const (
-	open        access = iota // anybody
-	tenantReads               // admins; a tenant's token for its own instances
-	adminOnly
+	adminOnly access = iota
+	open             // anybody
+	measuring        // what monitoring reads
+	overview         // about the daemon or about all instances
+	reading          // about instances; a tenant's token about its own
+	steering         // starts and stops instances; a tenant's token its own
 )
+
+// admitted is which roles may use a route. With this and [routes] it is said what a
+// token can do; nothing else decides.
+var admitted = map[access][]tenement.Role{
+	adminOnly: {tenement.RoleAdmin},
+	open:      tenement.Roles,
+	measuring: {tenement.RoleAdmin, tenement.RoleReadOnly, tenement.RoleMetrics},
+	overview:  {tenement.RoleAdmin, tenement.RoleReadOnly},
+	reading:   {tenement.RoleAdmin, tenement.RoleReadOnly, tenement.RoleTenant},
+	steering:  {tenement.RoleAdmin, tenement.RoleTenant},
+}
 
 // route is one line of the API.
 type route struct {
@@ -27,6 +44,12 @@ type route struct {
 	mount        func(*Server, huma.API, huma.Operation)
 }
 
+// Commands as the audit log calls them.
+const (
+	actionExec = "exec"
+	actionRun  = "run"
+)
+
 // The path of one instance, and what hangs below it.
 const instancePath = "/api/instances/{instance}"
 
@@ -34,22 +57,23 @@ const instancePath = "/api/instances/{instance}"
 var routes = []route{
 	{http.MethodGet, "/health", open, "", "get-health", "Whether the daemon works", mount((*Server).ready)},
 	{http.MethodGet, "/api/openapi.json", open, "", "", "", mount((*Server).openAPI)},
+	// GET /metrics stands here: measuring, "", "get-metrics".
 
-	{http.MethodGet, "/api/instances", tenantReads, "", "list-instances", "List instances", mount((*Server).listInstances)},
-	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mount((*Server).spawn)},
-	{http.MethodGet, instancePath, tenantReads, "", "get-instance", "Show an instance", mount((*Server).getInstance)},
+	{http.MethodGet, "/api/instances", reading, "", "list-instances", "List instances", mount((*Server).listInstances)},
+	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mountCreation((*Server).spawn, "It was registered already")},
+	{http.MethodGet, instancePath, reading, "", "get-instance", "Show an instance", mount((*Server).getInstance)},
 	{http.MethodDelete, instancePath, adminOnly, "delete", "delete-instance", "End an instance and forget it", mount((*Server).deleteInstance)},
-	{http.MethodGet, instancePath + "/health", tenantReads, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
-	{http.MethodGet, instancePath + "/storage", tenantReads, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
-	{http.MethodGet, instancePath + "/settings", tenantReads, "", "get-settings", "Show what an instance has of its own, over its service's", mount((*Server).settings)},
+	{http.MethodGet, instancePath + "/health", reading, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
+	{http.MethodGet, instancePath + "/storage", reading, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
+	{http.MethodGet, instancePath + "/settings", reading, "", "get-settings", "Show what an instance has of its own, over its service's", mount((*Server).settings)},
 	{http.MethodPatch, instancePath + "/settings", adminOnly, "set", "change-settings", "Change what an instance has of its own, from its next start on", mount((*Server).changeSettings)},
-	{http.MethodPost, instancePath + "/start", adminOnly, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
-	{http.MethodPost, instancePath + "/stop", adminOnly, "stop", "stop", "Put an instance to sleep; the next request wakes it", mount(change(Backend.Stop))},
+	{http.MethodPost, instancePath + "/start", steering, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
+	{http.MethodPost, instancePath + "/stop", steering, "stop", "stop", "Put an instance to sleep; the next request wakes it", mount(change(Backend.Stop))},
 	{http.MethodPost, instancePath + "/restart", adminOnly, "restart", "restart", "End an instance's process and start the next", mount(change(Backend.Restart))},
 	{http.MethodPost, instancePath + "/suspend", adminOnly, "suspend", "suspend", "Switch an instance off until it is resumed", mount(change(Backend.Suspend))},
 	{http.MethodPost, instancePath + "/resume", adminOnly, "resume", "resume", "Let a suspended instance wake again", mount(change(Backend.Resume))},
-	{http.MethodPost, instancePath + "/exec", adminOnly, "exec", "exec", "Run a command where an instance's process is", mountUpgrade(exec(Backend.Exec))},
-	{http.MethodPost, instancePath + "/run", adminOnly, "run", "run", "Run a command with an instance's data and settings, in a place of its own", mountUpgrade(exec(Backend.Run))},
+	{http.MethodPost, instancePath + "/exec", adminOnly, actionExec, "exec", "Run a command where an instance's process is", mountUpgrade(exec(Backend.Exec))},
+	{http.MethodPost, instancePath + "/run", adminOnly, actionRun, "run", "Run a command with an instance's data and settings, in a place of its own", mountUpgrade(exec(Backend.Run))},
 	{http.MethodPut, instancePath + "/weight", adminOnly, "weight", "set-weight", "Set an instance's share of its service's own host", mount((*Server).setWeight)},
 
 	{http.MethodPost, "/api/deploy", adminOnly, "deploy", "deploy", "Start a version, wait until it is healthy, give it its weight", mount((*Server).deploy)},
@@ -58,13 +82,16 @@ var routes = []route{
 	{http.MethodPost, "/api/reload", adminOnly, "reload", "reload", "Read the configuration again", mount((*Server).reload)},
 	{http.MethodPost, "/api/upgrade", adminOnly, "upgrade", "upgrade", "Let a new daemon take over", mount((*Server).upgrade)},
 
-	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mount((*Server).profile)},
+	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mountBytes((*Server).profile)},
 
-	{http.MethodGet, "/api/logs", tenantReads, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
-	{http.MethodGet, "/api/logs/stream", tenantReads, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
+	{http.MethodGet, "/api/logs", reading, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
+	{http.MethodGet, "/api/logs/stream", reading, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
 
-	{http.MethodGet, "/api/tokens", adminOnly, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
-	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mount((*Server).createToken)},
+	{http.MethodGet, "/api/events", reading, "", "list-events", "Who changed what, or tried to", mount((*Server).events)},
+	{http.MethodGet, "/api/events/stream", reading, "", "stream-events", "The same as it happens", mountStream((*Server).streamEvents)},
+
+	{http.MethodGet, "/api/tokens", overview, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
+	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mountCreation((*Server).createToken, "")},
 	{http.MethodDelete, "/api/tokens/{token}", adminOnly, "token-revoke", "revoke-token", "End a token", mount((*Server).revokeToken)},
 }
 
@@ -87,6 +114,32 @@ func mount[I, O any](h handler[I, O]) func(*Server, huma.API, huma.Operation) {
 	}
 }
 
+// mountCreation is mount for a route that answers 201 when it has made something new,
+// and 200 for what was there already, unless existing is "" because there is no such case.
+func mountCreation[I, T any](h handler[I, created[T]], existing string) func(*Server, huma.API, huma.Operation) {
+	return func(s *Server, a huma.API, op huma.Operation) {
+		op.DefaultStatus = http.StatusCreated
+		op.Responses = map[string]*huma.Response{}
+		mount(h)(s, a, op)
+		if existing != "" {
+			again := *op.Responses["201"]
+			again.Description = existing
+			op.Responses["200"] = &again
+		}
+	}
+}
+
+// mountBytes is mount for a route that answers with what only other programs read.
+func mountBytes[I any](h handler[I, document]) func(*Server, huma.API, huma.Operation) {
+	return func(s *Server, a huma.API, op huma.Operation) {
+		op.Responses = map[string]*huma.Response{"200": {
+			Description: "OK",
+			Content:     map[string]*huma.MediaType{binaryType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+		}}
+		mount(h)(s, a, op)
+	}
+}
+
 // operation describes r to huma.
 func (r *route) operation() huma.Operation {
 	op := huma.Operation{
@@ -97,26 +150,38 @@ func (r *route) operation() huma.Operation {
 		BodyReadTimeout: -1,
 		MaxBodyBytes:    maxBody + 1,
 	}
+	if r.changesInstance() {
+		op.Parameters = []*huma.Param{{
+			Name: "If-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "the instance's ETag as you saw it: if it has another one by now, nothing is done and the answer is 412",
+		}}
+	}
 	if r.access != open {
 		op.Security = []map[string][]string{{"bearer": {}}}
 	}
 	return op
 }
 
+// changesInstance reports whether r is to change the instance in its path. A command may
+// take as long as it likes, and others must not wait for it.
+func (r *route) changesInstance() bool {
+	return r.action != "" && r.action != actionExec && r.action != actionRun && strings.HasPrefix(r.path, instancePath)
+}
+
 // admits reports whether scope may use r about id, which is zero where r is not
 // about one instance. To a tenant, what it may not see does not exist.
 func (r *route) admits(scope tenement.Scope, id tenement.InstanceID) error {
 	switch {
-	case r.access == open, scope.Admin():
+	case r.access == open:
 		return nil
-	case !id.IsZero() && !scope.Sees(id):
+	case scope.Role == tenement.RoleTenant && !id.IsZero() && !scope.Sees(id):
 		return notFound(id)
-	case r.access == tenantReads:
+	case slices.Contains(admitted[r.access], scope.Role):
 		return nil
 	}
 	return &tenement.Error{
 		Code: tenement.CodeForbidden, Op: r.summary,
-		Err:  errNotAdmin,
+		Err:  fmt.Errorf("a token of the scope %s may not do this", scope),
 		Hint: "use an admin token, or run it on the machine itself as the daemon's user",
 	}
 }

@@ -8,20 +8,74 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"tenement"
 )
+
+// worked stands for any 2xx.
+const worked = 0
+
+// allowed is the contract: what becomes of a right request about api:alice, by scope. It
+// is written down here once more, so that a route whose class is changed is noticed.
+// An admin may do everything, and what is open is so to all.
+type allowed struct{ readOnly, metrics, tenant, otherTenant int }
+
+var (
+	everybody = allowed{worked, worked, worked, worked}
+	noReading = allowed{403, 403, 403, 403}
+	lists     = allowed{worked, 403, worked, worked}
+	reads     = allowed{worked, 403, worked, 404}
+	steers    = allowed{403, 403, worked, 404}
+	changes   = allowed{403, 403, 403, 404}
+)
+
+var contract = map[string]allowed{
+	"GET /health":           everybody,
+	"GET /api/openapi.json": everybody,
+
+	"GET /api/instances":                  lists,
+	"POST /api/instances/spawn":           noReading,
+	"GET " + instancePath:                 reads,
+	"DELETE " + instancePath:              changes,
+	"GET " + instancePath + "/health":     reads,
+	"GET " + instancePath + "/storage":    reads,
+	"GET " + instancePath + "/settings":   reads,
+	"PATCH " + instancePath + "/settings": changes,
+	"POST " + instancePath + "/exec":      changes,
+	"POST " + instancePath + "/run":       changes,
+	"POST " + instancePath + "/start":     steers,
+	"POST " + instancePath + "/stop":      steers,
+	"POST " + instancePath + "/restart":   changes,
+	"POST " + instancePath + "/suspend":   changes,
+	"POST " + instancePath + "/resume":    changes,
+	"PUT " + instancePath + "/weight":     changes,
+
+	"POST /api/deploy":        noReading,
+	"POST /api/route":         noReading,
+	"POST /api/reload":        noReading,
+	"POST /api/upgrade":       noReading,
+	"GET /api/profile/{kind}": noReading,
+
+	"GET /api/logs":        reads,
+	"GET /api/logs/stream": reads,
+
+	"GET /api/events":        reads,
+	"GET /api/events/stream": reads,
+
+	"GET /api/tokens":            {worked, 403, 403, 403},
+	"POST /api/tokens":           noReading,
+	"DELETE /api/tokens/{token}": noReading,
+}
 
 // caller is one kind of sender.
 type caller struct {
 	name   string
 	client *http.Client
 	base   string
-	header string // Authorization
-	want   func(access, route) int
+	header string            // Authorization
+	want   func(allowed) int // not asked about what is open
 }
-
-const worked = 0 // any 2xx
 
 // TestEveryRouteForEveryCaller is the route table of the contract: nobody gets more
 // than it says.
@@ -31,9 +85,16 @@ func TestEveryRouteForEveryCaller(t *testing.T) {
 	s := newTestServer(t, b)
 	for _, c := range callers(t, b, s) {
 		for _, r := range routes {
+			row, known := contract[r.method+" "+r.path]
+			if !known {
+				t.Fatalf("%s %s has no line in the contract", r.method, r.path)
+			}
 			t.Run(c.name+"/"+r.method+" "+r.path, func(t *testing.T) {
 				s.forgetFailures()
-				want := c.want(r.access, r)
+				want := worked
+				if row != everybody {
+					want = c.want(row)
+				}
 				resp, body := c.send(t, b, r)
 				if want == worked && (resp.StatusCode/100 == 2 || resp.StatusCode == http.StatusSwitchingProtocols) {
 					return
@@ -43,6 +104,18 @@ func TestEveryRouteForEveryCaller(t *testing.T) {
 				}
 				checkProblem(t, resp, body)
 			})
+		}
+	}
+}
+
+// TestMeasuringAdmits is the class of what monitoring reads.
+func TestMeasuringAdmits(t *testing.T) {
+	t.Parallel()
+	r := route{method: http.MethodGet, path: "/metrics", access: measuring}
+	for _, role := range append([]tenement.Role{""}, tenement.Roles...) {
+		err := r.admits(tenement.Scope{Role: role}, tenement.InstanceID{})
+		if want := role != "" && role != tenement.RoleTenant; (err == nil) != want {
+			t.Errorf("role %q: %v", role, err)
 		}
 	}
 }
@@ -59,42 +132,30 @@ func (s *Server) forgetFailures() {
 func callers(t *testing.T, b *fakeBackend, s *Server) []caller {
 	tcp, plain := overTCP(t, s), &http.Client{}
 	unprivileged := overSocket(t, s, 424242)
-	otherThanOpen := func(status int) func(access, route) int {
-		return func(a access, _ route) int {
-			if a == open {
-				return worked
-			}
-			return status
-		}
-	}
-	everything := func(access, route) int { return worked }
+	unknown := func(allowed) int { return 401 }
+	everything := func(allowed) int { return worked }
 	stranger, _ := NewToken()
+	role := func(role tenement.Role) string {
+		return "Bearer " + b.secretFor(t, tenement.Token{Scope: tenement.Scope{Role: role}})
+	}
+	expired := tenement.Token{Scope: tenement.Scope{Role: tenement.RoleAdmin}, ExpiresAt: time.Now()}
 	return []caller{
-		{"no token", plain, tcp, "", otherThanOpen(401)},
-		{"garbage", plain, tcp, "Bearer let-me-in", otherThanOpen(401)},
-		{"other scheme", plain, tcp, "Basic YTpi", otherThanOpen(401)},
-		{"unknown token", plain, tcp, "Bearer " + stranger, otherThanOpen(401)},
-		{"tenant's own", plain, tcp, "Bearer " + b.secret(t, "alice"), func(a access, _ route) int {
-			if a == adminOnly {
-				return 403
-			}
-			return worked
-		}},
-		{"other tenant", plain, tcp, "Bearer " + b.secret(t, "bob"), func(a access, r route) int {
-			switch {
-			case a == open, r.path == "/api/instances":
-				return worked
-			case strings.HasPrefix(r.path, instancePath), strings.HasPrefix(r.path, "/api/logs"):
-				return 404
-			}
-			return 403
-		}},
+		{"no token", plain, tcp, "", unknown},
+		{"garbage", plain, tcp, "Bearer let-me-in", unknown},
+		{"other scheme", plain, tcp, "Basic YTpi", unknown},
+		{"unknown token", plain, tcp, "Bearer " + stranger, unknown},
+		{"expired admin", plain, tcp, "Bearer " + b.secretFor(t, expired), unknown},
 		{"admin", plain, tcp, "bearer " + b.secret(t, ""), everything},
+		{"read-only", plain, tcp, role(tenement.RoleReadOnly), func(a allowed) int { return a.readOnly }},
+		{"metrics", plain, tcp, role(tenement.RoleMetrics), func(a allowed) int { return a.metrics }},
+		{"no scope", plain, tcp, role(""), func(allowed) int { return 403 }},
+		{"tenant's own", plain, tcp, "Bearer " + b.secret(t, "alice"), func(a allowed) int { return a.tenant }},
+		{"other tenant", plain, tcp, "Bearer " + b.secret(t, "bob"), func(a allowed) int { return a.otherTenant }},
 		{"local socket", socketClient(t, overSocket(t, s, -1)), "http://tenement", "", everything},
 		{"local root", socketClient(t, overSocket(t, s, 0)), "http://tenement", "", everything},
-		{"local other user", socketClient(t, unprivileged), "http://tenement", "", otherThanOpen(401)},
+		{"local other user", socketClient(t, unprivileged), "http://tenement", "", unknown},
 		{"local other user with a token", socketClient(t, unprivileged), "http://tenement", "Bearer " + b.secret(t, ""), everything},
-		{"local root with garbage", socketClient(t, overSocket(t, s, 0)), "http://tenement", "Bearer x", otherThanOpen(401)},
+		{"local root with garbage", socketClient(t, overSocket(t, s, 0)), "http://tenement", "Bearer x", unknown},
 	}
 }
 
@@ -119,17 +180,23 @@ var bodies = map[string]string{
 	"POST /api/tokens":                    `{}`,
 }
 
-// send makes a right request for r and brings back what it may have removed.
+// send makes a right request about api:alice for r and brings back what it may have removed.
 func (c caller) send(t *testing.T, b *fakeBackend, r route) (*http.Response, []byte) {
 	t.Helper()
-	token, _, err := b.CreateToken(t.Context(), tenement.Scope{Tenant: "nobody"}, zeroTime)
+	query := ""
+	if strings.HasPrefix(r.path, "/api/logs") || strings.HasPrefix(r.path, "/api/events") {
+		query = "?instance=" + alice.String()
+	}
+	return c.sendWith(t, b, r, query)
+}
+
+func (c caller) sendWith(t *testing.T, b *fakeBackend, r route, query string) (*http.Response, []byte) {
+	t.Helper()
+	token, _, err := b.CreateToken(t.Context(), tenement.Token{Scope: tenement.TenantScope("nobody")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := strings.NewReplacer("{instance}", alice.String(), "{token}", token.ID, "{kind}", "heap").Replace(r.path)
-	if strings.HasPrefix(r.path, "/api/logs") {
-		path += "?instance=" + alice.String()
-	}
+	path := strings.NewReplacer("{instance}", alice.String(), "{token}", token.ID, "{kind}", "heap").Replace(r.path) + query
 	body := bodies[r.path]
 	if body == "" {
 		body = bodies[r.method+" "+r.path]
@@ -184,13 +251,13 @@ func checkProblem(t *testing.T, resp *http.Response, body []byte) {
 	}
 }
 
-// TestChangesAreAdminsWork keeps the table itself from going wrong: what changes
-// something, and all else that only admins may, is in the audit log.
-func TestChangesAreAdminsWork(t *testing.T) {
+// TestChangesAreRecorded keeps the table itself from going wrong: what changes something,
+// and all else that only admins may, is in the audit log.
+func TestChangesAreRecorded(t *testing.T) {
 	t.Parallel()
 	for _, r := range routes {
-		changes, recorded, listsTokens := r.method != http.MethodGet, r.action != "", r.id == "list-tokens"
-		if changes && !recorded || recorded != (r.access == adminOnly) && !listsTokens {
+		changes := r.method != http.MethodGet || r.access == adminOnly || r.access == steering
+		if recorded := r.action != ""; recorded != changes {
 			t.Errorf("%s %s: access %d, action %q", r.method, r.path, r.access, r.action)
 		}
 	}
@@ -201,7 +268,7 @@ func TestNothingElseIsServed(t *testing.T) {
 	b := newFakeBackend()
 	c := caller{client: &http.Client{}, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "")}
 	for _, path := range []string{
-		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events",
+		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events/",
 		"/api/logs/stream/", "/api", "/api/instances/", "/api/instances/api:alice/", "/api/instances/api:alice/start/x",
 	} {
 		resp, body := c.send(t, b, route{method: "GET", path: path})
@@ -216,6 +283,23 @@ func TestNothingElseIsServed(t *testing.T) {
 		t.Errorf("PATCH: status %d, Allow %q", resp.StatusCode, resp.Header.Get("Allow"))
 	}
 	checkProblem(t, resp, body)
+}
+
+// TestTenantSeesNothingOfOthers asks every route without naming an instance where it need
+// not be named, streams included.
+func TestTenantSeesNothingOfOthers(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	c := caller{client: &http.Client{}, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "bob")}
+	for _, r := range routes {
+		resp, body := c.sendWith(t, b, r, "")
+		if contract[r.method+" "+r.path] == everybody || resp.StatusCode/100 != 2 {
+			continue
+		}
+		if strings.Contains(string(body), "alice") || !strings.Contains(string(body), "bob") {
+			t.Errorf("%s %s shows %s", r.method, r.path, body)
+		}
+	}
 }
 
 func TestTenantSeesOnlyItsOwn(t *testing.T) {

@@ -35,7 +35,9 @@ type Server struct {
 	log      *slog.Logger
 	version  string
 	url      func(tenement.InstanceID) string
-	failures failures
+	failures failures // wrong tokens
+	attempts failures // in the audit log
+	changes  conditional
 	document []byte // the OpenAPI document
 	mux      *http.ServeMux
 	front    http.Handler

@@ -22,10 +22,7 @@ import (
 	"tenement"
 )
 
-var (
-	update   = flag.Bool("update", false, "write testdata/openapi.json anew")
-	zeroTime time.Time
-)
+var update = flag.Bool("update", false, "write testdata/openapi.json anew")
 
 func TestOpenAPIDocument(t *testing.T) {
 	t.Parallel()
@@ -75,7 +72,7 @@ func TestAuditLog(t *testing.T) {
 	_ = local.SetWeight(ctx, bob, -1)
 	_ = local.Deploy(ctx, bob, 100, time.Second)
 	_ = local.Route(ctx, "api", "alice", "bob")
-	created, err := local.CreateToken(ctx, "alice", time.Hour)
+	created, err := local.CreateToken(ctx, TokenOptions{Name: "ci", Scope: tenement.TenantScope("alice"), Lifetime: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +81,9 @@ func TestAuditLog(t *testing.T) {
 	_ = tenant.Suspend(ctx, bob)
 	_ = newTestClient(t, Target{Server: url}).Resume(ctx, alice) // a stranger
 	_, _ = admin.Instance(ctx, bob)                              // no change
+
+	_, _ = newTestClient(t, Target{Server: url, Token: "ten_guess"}).Instance(ctx, alice)
+	_ = newTestClient(t, Target{Socket: overSocket(t, s, 424242)}).Delete(ctx, bob, true)
 
 	a, u := "token:"+adminSecret[4:10], "token:"+tenantSecret[4:10]
 	want := []tenement.Event{
@@ -95,13 +95,21 @@ func TestAuditLog(t *testing.T) {
 		{Actor: "local:0", Action: "weight", Target: "api:bob", Outcome: "invalid", Detail: "read request: the request does not fit the route"},
 		{Actor: "local:0", Action: "deploy", Target: "api:bob", Outcome: "ok", Detail: "weight 100"},
 		{Actor: "local:0", Action: "route", Target: "api:bob", Outcome: "ok", Detail: "from api:alice"},
-		{Actor: "local:0", Action: "token-create", Target: created.ID, Outcome: "ok", Detail: "tenant alice"},
+		{Actor: "local:0", Action: "token-create", Target: created.ID, Outcome: "ok", Detail: "tenant alice ci"},
 		{Actor: "local:0", Action: "token-revoke", Target: created.ID, Outcome: "ok"},
-		{Actor: u, Action: "restart", Target: "api:alice", Outcome: "forbidden", Detail: "End an instance's process and start the next: this needs an admin's rights"},
+		{Actor: u, Action: "restart", Target: "api:alice", Outcome: "forbidden", Detail: "End an instance's process and start the next: a token of the scope tenant alice may not do this"},
 		{Actor: u, Action: "suspend", Target: "api:bob", Outcome: "not_found", Detail: "find api:bob: no such instance"},
+		{Actor: "stranger", Action: "resume", Target: "api:alice", Outcome: "unauthenticated", Detail: "authenticate: no token was sent"},
+		{Actor: "stranger", Action: "authenticate", Target: "api:alice", Outcome: "unauthenticated", Detail: "read token: this is not a token"},
+		{Actor: "stranger", Action: "delete", Target: "api:bob", Outcome: "unauthenticated", Detail: "authenticate: no token was sent"},
+	}
+	for i, atSocket := range []bool{false, true, true, true, true, true, true, true, true, true, false, false, false, false, true} {
+		if !atSocket {
+			want[i].From = "127.0.0.1"
+		}
 	}
 	got := b.recorded()
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(tenement.Event{}, "At")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(tenement.Event{}, "ID", "At")); diff != "" {
 		t.Errorf("audit log (-want +got):\n%s", diff)
 	}
 	for _, e := range got {

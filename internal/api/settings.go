@@ -50,7 +50,7 @@ func (s *Server) settings(ctx context.Context, c *call, in *onInstance) (*answer
 	if err != nil {
 		return nil, err
 	}
-	if !c.scope.Admin() {
+	if c.scope.Role != tenement.RoleAdmin {
 		settings.Secrets = []string{}
 	}
 	return &answer[Settings]{settings}, nil

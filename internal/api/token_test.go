@@ -64,21 +64,21 @@ func TestFailuresAreForgottenAndBounded(t *testing.T) {
 	var f failures
 	now := time.Unix(0, 0)
 	for range failuresAllowed {
-		if wait := f.add("192.0.2.1:1", now); wait != 0 {
+		if wait := f.add("192.0.2.1", now); wait != 0 {
 			t.Fatalf("to wait %v", wait)
 		}
 	}
-	if wait := f.add("192.0.2.1:2", now.Add(time.Second)); wait != failureWindow-time.Second {
+	if wait := f.add("192.0.2.1", now.Add(time.Second)); wait != failureWindow-time.Second {
 		t.Errorf("to wait %v", wait)
 	}
-	if wait := f.add("192.0.2.2:1", now); wait != 0 {
+	if wait := f.add("192.0.2.2", now); wait != 0 {
 		t.Errorf("another address has to wait %v", wait)
 	}
-	if wait := f.add("192.0.2.1:3", now.Add(failureWindow)); wait != 0 {
+	if wait := f.add("192.0.2.1", now.Add(failureWindow)); wait != 0 {
 		t.Errorf("after the window: to wait %v", wait)
 	}
 	for i := range 3 * failureRows {
-		f.add("10.0."+strconv.Itoa(i>>8)+"."+strconv.Itoa(i&255)+":1", now)
+		f.add("10.0."+strconv.Itoa(i>>8)+"."+strconv.Itoa(i&255), now)
 	}
 	if len(f.rows) > failureRows {
 		t.Errorf("%d rows", len(f.rows))
@@ -93,11 +93,11 @@ func TestClientOf(t *testing.T) {
 		"[2001:db8:1:2:3::1]:80": "2001:db8:1:2::/64",
 		"[fe80::1%eth0]:80":      "fe80::/64",
 	} {
-		if got := clientOf(addr); got != netip.MustParsePrefix(want) {
+		if got := clientOf(clientAddress(addr)); got != netip.MustParsePrefix(want) {
 			t.Errorf("clientOf(%q) = %v, want %s", addr, got, want)
 		}
 	}
-	if got := clientOf("@"); got.IsValid() {
+	if got := clientOf(clientAddress("@")); got.IsValid() {
 		t.Errorf("a socket's peer is %v", got)
 	}
 }

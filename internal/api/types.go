@@ -22,7 +22,7 @@ type Instance struct {
 	Waiting      int                 `json:"waiting" doc:"requests held until it is ready"`
 	Restarts     int                 `json:"restarts" doc:"within the restart window"`
 	OOMKills     int                 `json:"oom_kills" doc:"how often it was ended because memory was short, ever"`
-	Reason       string              `json:"reason,omitempty" doc:"why it is not ready; for admins only"`
+	Reason       string              `json:"reason,omitempty" doc:"why it is not ready; not for tenants"`
 	RetryAt      time.Time           `json:"retry_at,omitzero" doc:"next start, in backoff and failed"`
 	StartedAt    time.Time           `json:"started_at,omitzero" doc:"start of the present process"`
 	BusyUntil    time.Time           `json:"busy_until,omitzero" doc:"its process has asked not to be put to sleep before"`
@@ -61,6 +61,7 @@ func NewInstance(st tenement.Status) Instance {
 // InstancePage is one page of a list of instances, ordered by id.
 type InstancePage struct {
 	Instances []Instance          `json:"instances" nullable:"false"`
+	Total     *int                `json:"total,omitempty" doc:"how many match, on all pages; on the first page only"`
 	Next      tenement.InstanceID `json:"next,omitzero" doc:"ask again with after set to this; absent on the last page"`
 }
 
@@ -165,25 +166,49 @@ type LogLines struct {
 	Lines []LogLine `json:"lines" nullable:"false"`
 }
 
+// Event is one line of the audit log.
+type Event struct {
+	ID      int64     `json:"id" doc:"rises with every event; never given twice"`
+	At      time.Time `json:"at"`
+	Actor   string    `json:"actor" doc:"local:UID at the socket, token:ID, daemon, or stranger for who has no credential that counts; to a tenant, others only as local or token"`
+	From    string    `json:"from,omitempty" doc:"the client's address; not for tenants unless it was themselves"`
+	Action  string    `json:"action" example:"spawn"`
+	Target  string    `json:"target,omitempty" doc:"an instance, a service or a token" example:"api:alice"`
+	Outcome string    `json:"outcome" doc:"ok, or the code of the error"`
+	Detail  string    `json:"detail,omitempty" doc:"not for tenants unless it was themselves"`
+}
+
+// Events is the last events that match, oldest first.
+type Events struct {
+	Events []Event `json:"events" nullable:"false"`
+	Next   int64   `json:"next,omitempty" doc:"for those before ask again with before set to this; absent on the last page"`
+}
+
 // TokenRequest asks for a new token.
 type TokenRequest struct {
-	Tenant           string `json:"tenant,omitempty" doc:"limits the token to reading about instances of this name; an admin token when absent" example:"alice"`
-	ExpiresInSeconds int64  `json:"expires_in_seconds,omitempty" minimum:"0" maximum:"315360000" doc:"0 is never"`
+	Name             string        `json:"name,omitempty" doc:"what to call it; need not be unique" example:"ci"`
+	Scope            tenement.Role `json:"scope,omitempty" enum:"admin,read-only,metrics,tenant" doc:"tenant when a tenant is named, otherwise admin"`
+	Tenant           string        `json:"tenant,omitempty" doc:"with the scope tenant: the name of the instances it is for" example:"alice"`
+	ExpiresInSeconds int64         `json:"expires_in_seconds,omitempty" minimum:"0" maximum:"315360000" doc:"0 is never"`
 }
 
 // Token is what may be known of a management token: never the secret.
 type Token struct {
-	ID        string    `json:"id"`
-	Tenant    string    `json:"tenant,omitempty" doc:"absent: an admin token"`
-	CreatedAt time.Time `json:"created_at"`
-	ExpiresAt time.Time `json:"expires_at,omitzero" doc:"absent: never"`
-	LastUsed  time.Time `json:"last_used,omitzero" doc:"absent: never"`
+	ID        string        `json:"id"`
+	Name      string        `json:"name,omitempty"`
+	Scope     tenement.Role `json:"scope" enum:"admin,read-only,metrics,tenant"`
+	Tenant    string        `json:"tenant,omitempty" doc:"with the scope tenant"`
+	CreatedAt time.Time     `json:"created_at"`
+	ExpiresAt time.Time     `json:"expires_at,omitzero" doc:"absent: never"`
+	LastUsed  time.Time     `json:"last_used,omitzero" doc:"absent: never"`
 }
 
 // newToken is t in the API's form.
 func newToken(t tenement.Token) Token {
 	return Token{
 		ID:        t.ID,
+		Name:      t.Name,
+		Scope:     t.Scope.Role,
 		Tenant:    t.Scope.Tenant,
 		CreatedAt: t.CreatedAt,
 		ExpiresAt: t.ExpiresAt,

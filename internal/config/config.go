@@ -35,6 +35,10 @@ type Config struct {
 	// API then answers on the socket only.
 	AdminHost string
 
+	// AdminListen is where the management API answers besides, and nothing else does:
+	// host:port, or "" for nowhere.
+	AdminListen string
+
 	MaxStarting int // starts at once; 0 = the number of cores, and one
 	MaxWaiting  int // requests held by wakes, in all; > 0
 	MaxAwake    int // instances that have a process; 0 = no bound
@@ -69,6 +73,8 @@ type Overrides struct {
 	DataDir string // relative to the working directory, as on any command line
 	Domain  string
 	Listen  string
+
+	AdminListen string
 
 	// User says that the daemon is an ordinary user's, though it is root where it is.
 	User bool

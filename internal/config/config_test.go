@@ -43,6 +43,7 @@ data_dir = "/var/lib/tenement"
 domain = "example.com"
 listen = "127.0.0.1:8081"
 admin_host = "ten.example.com"
+admin_listen = "10.0.0.1:9000"
 health_check_interval = 20
 max_restarts = 4
 restart_window = "10m"
@@ -140,7 +141,7 @@ func TestContract(t *testing.T) {
 	web.Listen, web.Ready = tenement.ListenFD, tenement.ReadyNotify
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
-		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
+		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", AdminListen: "10.0.0.1:9000", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
 		Services: map[string]*tenement.Service{
 			"api": {
@@ -309,13 +310,13 @@ func TestListen(t *testing.T) {
 func TestOverrides(t *testing.T) {
 	t.Parallel()
 	const text = "[settings]\ndomain = 'example.com'\ndata_dir = '/data'\n[service.api]\ncommand = 'a'\n"
-	got := mustParse(t, "tenement.toml", text, Overrides{DataDir: "elsewhere", Domain: "example.org", Listen: ":0"})
+	got := mustParse(t, "tenement.toml", text, Overrides{DataDir: "elsewhere", Domain: "example.org", Listen: ":0", AdminListen: "localhost:9"})
 	dir, err := filepath.Abs("elsewhere")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := [5]string{dir, filepath.Join(dir, "api"), "example.org", "example.org", ":0"}
-	if diff := cmp.Diff(want, [5]string{got.DataDir, got.Services["api"].DataDir, got.Domain, got.AdminHost, got.Listen}); diff != "" {
+	want := [6]string{dir, filepath.Join(dir, "api"), "example.org", "example.org", ":0", "localhost:9"}
+	if diff := cmp.Diff(want, [6]string{got.DataDir, got.Services["api"].DataDir, got.Domain, got.AdminHost, got.Listen, got.AdminListen}); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -181,6 +181,7 @@ func (d *draft) override(o Overrides) {
 	})
 	flag("--domain", o.Domain, domainName, func(s string) { d.config.Domain = s })
 	flag("--listen", o.Listen, hostPort, func(s string) { d.config.Listen = s })
+	flag("--admin-listen", o.AdminListen, hostPort, func(s string) { d.config.AdminListen = s })
 }
 
 // finish makes the checks that need more than one value, and what depends on

@@ -59,6 +59,7 @@ var schema = []key{
 	{inSettings, "domain", domainName, func(d *draft, v value) { d.config.Domain = v.text }},
 	{inSettings, "listen", hostPort, func(d *draft, v value) { d.config.Listen = v.text }},
 	{inSettings, "admin_host", hostName, func(d *draft, v value) { d.config.AdminHost = v.text }},
+	{inSettings, "admin_listen", hostPort, func(d *draft, v value) { d.config.AdminListen = v.text }},
 	{inSettings, "health_check_interval", longer, func(d *draft, v value) { d.interval = v.length }},
 	{inSettings, "max_restarts", wholeKind(0, maxCount), func(d *draft, v value) { d.restart.Max = v.whole }},
 	{inSettings, "restart_window", longer, func(d *draft, v value) { d.restart.Window = v.length }},

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -30,70 +29,6 @@ type backend struct {
 
 var _ api.Backend = (*backend)(nil)
 
-// status is all there is to know of row's instance: its owner's word if it has one.
-func (b *backend) status(row tenement.Instance) tenement.Status {
-	st, ok := b.supervisor.Observe(row.ID)
-	if !ok {
-		st = tenement.Status{
-			ID: row.ID, State: supervisor.RestingState(row), Health: tenement.HealthUnknown,
-			Restarts: len(row.Failure.Crashes), RetryAt: row.Failure.RetryAt, Reason: row.Failure.Reason, OOMKills: row.OOMKills,
-			HealthyAt: row.HealthyAt,
-		}
-	}
-	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
-	return st
-}
-
-// Instances implements [api.Backend]. Of what is awake it reads just those rows, and
-// the rows of what failed, however many others sleep.
-func (b *backend) Instances(ctx context.Context, q api.ListQuery) ([]tenement.Status, error) {
-	filter := store.Filter{Service: q.Service, Name: q.Name, After: q.After, Limit: q.Limit, FailedOnly: q.AwakeOnly}
-	rows, err := b.store.Instances(ctx, filter)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]tenement.Status, 0, len(rows))
-	for _, row := range rows {
-		list = append(list, b.status(row))
-	}
-	if !q.AwakeOnly {
-		return list, nil
-	}
-	awake, err := b.awake(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	list = append(list, awake...)
-	slices.SortFunc(list, func(a, b tenement.Status) int { return a.ID.Compare(b.ID) })
-	list = slices.CompactFunc(list, func(a, b tenement.Status) bool { return a.ID == b.ID })
-	return list[:min(len(list), q.Limit)], nil
-}
-
-// awake lists what has an owner and is not about to lose it, in no order.
-func (b *backend) awake(ctx context.Context, q api.ListQuery) ([]tenement.Status, error) {
-	var list []tenement.Status
-	for _, st := range b.supervisor.Awake() {
-		id := st.ID
-		switch {
-		case st.State == tenement.Asleep || st.State == tenement.Suspended,
-			q.Service != "" && id.Service != q.Service,
-			q.Name != "" && id.Name != q.Name,
-			id.Compare(q.After) <= 0:
-			continue
-		}
-		row, err := b.store.Instance(ctx, id)
-		if tenement.CodeOf(err) == tenement.CodeNotFound {
-			continue // deleted meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
-		list = append(list, st)
-	}
-	return list, nil
-}
-
 // row is what is registered of id, or an error that says how to register it.
 func (b *backend) row(ctx context.Context, id tenement.InstanceID) (tenement.Instance, error) {
 	row, err := b.store.Instance(ctx, id)
@@ -114,7 +49,7 @@ func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenemen
 	if !awake {
 		st = b.status(row)
 	}
-	st.Weight, st.CreatedAt = row.Weight, row.CreatedAt
+	st = registered(st, row)
 	st.NextCron = agenda.NextCron(b.daemon.config().Services[id.Service], time.Now())
 	alarms, err := b.store.Alarms(ctx, id)
 	if len(alarms) > 0 {
@@ -261,21 +196,8 @@ func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (api.Stor
 
 // Ready implements [api.Backend].
 func (b *backend) Ready(ctx context.Context) error {
-	_, err := b.store.Events(ctx, 1)
+	_, err := b.store.Events(ctx, tenement.EventQuery{Limit: 1})
 	return err
-}
-
-// Record implements [api.Backend].
-func (b *backend) Record(ctx context.Context, e tenement.Event) {
-	var err error
-	if b.daemon.isUpgraded() {
-		err = b.daemon.next.send(message{Event: &e})
-	} else {
-		err = b.daemon.tenancy.Load().store.AppendEvent(context.WithoutCancel(ctx), e)
-	}
-	if err != nil {
-		b.daemon.Log.Error("the audit log could not be written", "event", e, "error", err)
-	}
 }
 
 // rank says whether id can take traffic meant for its service.

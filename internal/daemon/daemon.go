@@ -90,6 +90,7 @@ type daemon struct {
 	holder  atomic.Pointer[holder]
 
 	front, local net.Listener
+	admin        net.Listener   // nil without one of its own
 	relay        net.Listener   // for the daemon that this one has replaced; nil without one
 	relayed      sync.WaitGroup // those who serve that one
 	servers      errgroup.Group
@@ -128,6 +129,9 @@ func (d *daemon) open(ctx context.Context, before *predecessor) error {
 	if err != nil {
 		return err
 	}
+	if d.admin, err = d.openAdmin(ctx, before); err != nil {
+		return err
+	}
 	if before != nil {
 		if d.relay, err = d.listenUnix(ctx, relayPath(d.Config.DataDir)); err != nil {
 			return err
@@ -141,7 +145,7 @@ func (d *daemon) open(ctx context.Context, before *predecessor) error {
 // that could not start: they are left to the next one.
 func (d *daemon) close() error {
 	var err error
-	for _, l := range []net.Listener{d.front, d.relay, d.local} {
+	for _, l := range []net.Listener{d.front, d.admin, d.relay, d.local} {
 		if l != nil {
 			err = errors.Join(err, l.Close())
 		}
@@ -187,7 +191,7 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (net.Listener, err
 
 // run serves until ctx ends, another daemon has taken over, or a part breaks.
 func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os.Signal) error {
-	admin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.tenancy.Load().serveAPI(w, r) })
+	api := http.HandlerFunc(d.serveAPI)
 	front := proxy.NewServer(proxy.New(proxy.Config{
 		Lookup:  d.lookup,
 		Pick:    func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },
@@ -199,16 +203,22 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 		Asleep: func(ctx context.Context, id tenement.InstanceID) (time.Time, bool) {
 			return d.tenancy.Load().backend.asleep(ctx, id)
 		},
-		Admin:          admin,
+		Admin:          api,
 		TrustedProxies: d.trustedProxies,
 		Log:            d.Log,
 	}))
-	d.localServer = newLocalServer(admin, d.Log)
+	d.localServer = newLocalServer(api, d.Log)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d.told = ctx
+	servers := []server{front, d.localServer}
 	d.serve(front, d.front)
 	d.serveLocal(d.local)
+	if d.admin != nil {
+		admin := d.newAdminServer()
+		servers = append(servers, admin)
+		d.serve(admin, d.admin)
+	}
 	d.servers.Go(func() error { d.followSignals(ctx, signals); return nil })
 	if before != nil {
 		d.openRelay(ctx, d.relay)
@@ -222,7 +232,7 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 	case err := <-d.broken:
 		cancel(err)
 	}
-	err := d.end(ctx, front, d.localServer)
+	err := d.end(ctx, servers...)
 	cancel(nil)
 	return errors.Join(err, d.servers.Wait())
 }
@@ -323,6 +333,9 @@ func (d *daemon) shutdown(ctx context.Context, limit time.Duration, servers ...s
 func (d *daemon) announce() {
 	c := d.config()
 	fmt.Fprintf(d.Stdout, "listening on http://%s\n", d.front.Addr())
+	if d.admin != nil {
+		fmt.Fprintf(d.Stdout, "management API on http://%s\n", d.admin.Addr())
+	}
 	byIsolation := make(map[tenement.Isolation][]string)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		degree := c.Services[name].Isolation

@@ -164,7 +164,7 @@ func TestManagementNeedsAToken(t *testing.T) {
 	s.spawn("api:alice")
 	s.wants("http://localhost/health", http.StatusOK)
 	s.wants("http://localhost/api/instances", http.StatusUnauthorized)
-	secret, err := s.api.CreateToken(t.Context(), "", 0)
+	secret, err := s.api.CreateToken(t.Context(), api.TokenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,19 +42,25 @@ const searchTime = 30 * time.Second
 func (b *backend) FollowLogs(q api.LogQuery) api.NextLogs {
 	f := b.logs.Follow(logQuery(q))
 	return func(ctx context.Context) ([]api.LogLine, int64, error) {
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		//nolint:contextcheck // the daemon's end ends it as well
-		defer context.AfterFunc(b.serving, func() { cancel(errStopping) })()
-		lines, err := f.Next(ctx)
-		if err != nil && errors.Is(context.Cause(ctx), errStopping) {
-			err = errStopping
-		}
+		lines, err := whileServing(ctx, b, f.Next)
 		return logLines(lines), f.UpTo(), err
 	}
 }
 
-var errStopping = &tenement.Error{Code: tenement.CodeUnavailable, Op: "follow logs", Err: errors.New("the daemon is stopping")}
+// whileServing waits for the next of what is followed, until the daemon begins to stop.
+func whileServing[T any](ctx context.Context, b *backend, next func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	//nolint:contextcheck // the daemon's end ends it as well
+	defer context.AfterFunc(b.serving, func() { cancel(errStopping) })()
+	list, err := next(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errStopping) {
+		err = errStopping
+	}
+	return list, err
+}
+
+var errStopping = &tenement.Error{Code: tenement.CodeUnavailable, Op: "follow", Err: errors.New("the daemon is stopping")}
 
 func logQuery(q api.LogQuery) logs.Query {
 	return logs.Query{

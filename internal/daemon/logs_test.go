@@ -109,7 +109,7 @@ func TestFollowerDoesNotHoldUpTheStop(t *testing.T) {
 	s := build(t, settings+service("api", ""))
 	s.spawn("api:alice")
 	s.get("http://alice.api.localhost/")
-	made, err := s.api.CreateToken(t.Context(), "alice", 0)
+	made, err := s.api.CreateToken(t.Context(), api.TokenOptions{Scope: tenement.TenantScope("alice")})
 	if err != nil {
 		t.Fatal(err)
 	}

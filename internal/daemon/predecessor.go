@@ -19,6 +19,7 @@ type predecessor struct {
 	control net.Conn
 	decoder *json.Decoder
 	front   *os.File
+	admin   *os.File // nil when it has none
 	handover
 }
 
@@ -41,6 +42,10 @@ var findPredecessor = sync.OnceValues(func() (*predecessor, error) {
 		return nil, fmt.Errorf("take over from another daemon: %w", err)
 	}
 	p.control, p.decoder, p.front = control, json.NewDecoder(control), os.NewFile(frontFD, "front")
+	if p.AdminListen != "" {
+		unix.CloseOnExec(adminFD)
+		p.admin = os.NewFile(adminFD, "admin")
+	}
 	return p, nil
 })
 
@@ -99,4 +104,10 @@ func (p *predecessor) seeOut(ctx context.Context, record func(tenement.Event)) {
 	}
 }
 
-func (p *predecessor) close() error { return errors.Join(p.control.Close(), p.front.Close()) }
+func (p *predecessor) close() error {
+	err := errors.Join(p.control.Close(), p.front.Close())
+	if p.admin != nil {
+		err = errors.Join(err, p.admin.Close())
+	}
+	return err
+}

@@ -131,6 +131,7 @@ func fixedChanges(before, after *config.Config) []string {
 	}{
 		{"data_dir", before.DataDir, after.DataDir},
 		{"listen", before.Listen, after.Listen},
+		{"admin_listen", before.AdminListen, after.AdminListen},
 		{"max_starting", before.MaxStarting, after.MaxStarting},
 		{"max_waiting", before.MaxWaiting, after.MaxWaiting},
 		{"log_instance_mb", before.LogInstance, after.LogInstance},

@@ -107,6 +107,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		says string
 	}{
 		"mistakes":     {settings + service("web", "idle_timeout = 'x'\nunknown = 1"), tenement.CodeInvalid, "2 mistakes"},
+		"fixed too":    {settings + "admin_listen = '127.0.0.1:1'\n" + service("web", ""), tenement.CodeConflict, "admin_listen"},
 		"fixed":        {strings.Replace(settings, "127.0.0.1:0", "127.0.0.1:1", 1) + service("web", ""), tenement.CodeConflict, "listen"},
 		"max_starting": {strings.Replace(settings, "[settings]", "[settings]\nmax_starting = 9", 1) + service("web", ""), tenement.CodeConflict, "max_starting"},
 	} {

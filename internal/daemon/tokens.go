@@ -13,18 +13,13 @@ import (
 
 // CreateToken implements [api.Backend]. An admin token is also left in a file of the
 // state directory that only the daemon's user can read.
-func (b *backend) CreateToken(ctx context.Context, scope tenement.Scope, expires time.Time) (tenement.Token, string, error) {
+func (b *backend) CreateToken(ctx context.Context, token tenement.Token) (tenement.Token, string, error) {
 	secret, hash := api.NewToken()
-	token := tenement.Token{
-		ID:        strings.ToLower(rand.Text()[:10]),
-		Scope:     scope,
-		CreatedAt: time.Now(),
-		ExpiresAt: expires,
-	}
+	token.ID = strings.ToLower(rand.Text()[:10])
 	if err := b.store.CreateToken(ctx, token, hash); err != nil {
 		return tenement.Token{}, "", err
 	}
-	if scope.Admin() {
+	if token.Scope.Role == tenement.RoleAdmin {
 		if err := b.writeAdminToken(secret); err != nil {
 			return tenement.Token{}, "", errors.Join(err, b.store.DeleteToken(ctx, token.ID))
 		}
@@ -58,7 +53,7 @@ func (b *backend) Authenticate(ctx context.Context, secret string) (tenement.Tok
 		return tenement.Token{}, err
 	}
 	now := time.Now()
-	if !token.ExpiresAt.IsZero() && now.After(token.ExpiresAt) {
+	if token.Expired(now) {
 		return tenement.Token{}, unauthenticated("expired")
 	}
 	if now.Sub(token.LastUsed) > usePrecision {

@@ -50,8 +50,9 @@ type message struct {
 // handover is what the new daemon's environment, as JSON, says of the old one's
 // configuration.
 type handover struct {
-	Listen  string `json:"listen"`
-	DataDir string `json:"data_dir"`
+	Listen      string `json:"listen"`
+	AdminListen string `json:"admin_listen,omitempty"` // "": there is no adminFD
+	DataDir     string `json:"data_dir"`
 }
 
 // The descriptors that are passed on have fixed numbers.
@@ -59,6 +60,7 @@ const (
 	handoverVariable = "TENEMENT_HANDOVER"
 	controlFD        = 3
 	frontFD          = 4
+	adminFD          = 5
 )
 
 // readyTime bounds what a new daemon may take to read its configuration, and
@@ -228,34 +230,48 @@ func (d *daemon) startSuccessor() (*successor, error) {
 	return s, nil
 }
 
-// startWith passes descriptors on as they are. An [os.File] would make the listener
-// blocking on the way, for this process as well.
+// startWith passes the listeners on, and control.
 func (d *daemon) startWith(control int, program string) (pid int, err error) {
-	front, ok := d.front.(syscall.Conn)
-	if !ok {
-		return 0, errors.ErrUnsupported
-	}
-	raw, err := front.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
 	environment := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "WATCHDOG_PID=") // ours; without it the watchdog is for whoever reads it
 	})
-	config, err := json.Marshal(handover{Listen: d.Config.Listen, DataDir: d.Config.DataDir})
+	config, err := json.Marshal(handover{Listen: d.Config.Listen, AdminListen: d.Config.AdminListen, DataDir: d.Config.DataDir})
 	if err != nil {
 		return 0, err
 	}
 	environment = append(environment, handoverVariable+"="+string(config))
-	refused := raw.Control(func(fd uintptr) {
+	start := func(listeners ...uintptr) (err error) {
 		pid, err = syscall.ForkExec(program, os.Args, &syscall.ProcAttr{
-			Env: environment, Files: []uintptr{0, 1, 2, controlFD: uintptr(control), frontFD: fd}, Sys: siblingOfManaged(),
+			Env: environment, Files: append([]uintptr{0, 1, 2, controlFD: uintptr(control)}, listeners...), Sys: siblingOfManaged(),
 		})
-	})
-	if err != nil {
-		err = fmt.Errorf("run %s: %w", program, err)
+		if err != nil {
+			err = fmt.Errorf("run %s: %w", program, err)
+		}
+		return err
 	}
-	return pid, errors.Join(refused, err)
+	err = withDescriptor(d.front, func(front uintptr) error {
+		if d.admin == nil {
+			return start(front)
+		}
+		return withDescriptor(d.admin, func(admin uintptr) error { return start(front, admin) })
+	})
+	return pid, err
+}
+
+// withDescriptor calls do with the descriptor of l as it is. An [os.File] would make the
+// listener blocking on the way, for this process as well.
+func withDescriptor(l net.Listener, do func(fd uintptr) error) error {
+	conn, ok := l.(syscall.Conn)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = do(fd) })
+	return errors.Join(err, failed)
 }
 
 // controlPair is a pair of connected sockets, the second one to be passed on.
@@ -337,6 +353,9 @@ const lingerTime = 2 * time.Second
 func (d *daemon) leave(ctx context.Context, servers ...server) error {
 	ctx = context.WithoutCancel(ctx)
 	closeListeners := errors.Join(d.front.Close(), d.local.Close())
+	if d.admin != nil {
+		closeListeners = errors.Join(closeListeners, d.admin.Close())
+	}
 	var limit time.Duration
 	for _, s := range d.config().Services {
 		limit = max(limit, s.Timeouts.Drain)

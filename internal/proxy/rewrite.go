@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -65,15 +66,11 @@ func (h *Handler) trusts(remote string) bool {
 }
 
 func (h *Handler) trustsAddr(addr netip.Addr) bool {
-	if h.config.TrustedProxies == nil || !addr.IsValid() {
-		return false
-	}
-	for _, prefix := range h.config.TrustedProxies() {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return h.config.TrustedProxies != nil && addr.IsValid() && among(h.config.TrustedProxies(), addr)
+}
+
+func among(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // address is the IP address of a [http.Request.RemoteAddr]; false for a client

@@ -237,7 +237,9 @@ func (n *Namespace) enter(s Spec, t *template, in *network.Namespace, files []*o
 		return err
 	}
 	writable := append([]string{s.DataDir, "/tmp", "/dev/shm"}, s.Service.Writable...)
-	return confine(func() error { return landlock(writable, reopenable(files[1:socketFD]), s.notifies() || s.wishes(tenement.IsolationNamespace)) })
+	return confine(func() error {
+		return landlock(writable, reopenable(files[1:socketFD]), s.notifies() || s.wishes(tenement.IsolationNamespace))
+	})
 }
 
 // confine takes from the calling thread, which is in its namespaces, the host's root and

@@ -60,12 +60,22 @@ func (s *Store) Instance(ctx context.Context, id tenement.InstanceID) (tenement.
 type Filter struct {
 	Service string // "" = all
 	Name    string // "" = all
+	Text    string // anywhere in "service:name"; "" = all
 	// After is the last instance of the page before; only those that follow it in
 	// the order of service and name are listed. Zero = from the first.
 	After tenement.InstanceID
 	Limit int // at most so many; 0 = 1,000
 
-	FailedOnly bool // only those that wait out a back-off, their restart budget spent
+	// Resting leaves only rows that say asleep, suspended or failed, which is what an
+	// instance is that has no owner. Empty = all; other states choose nothing.
+	Resting []tenement.State
+}
+
+// restingIn is when a row says that its instance is in a state.
+var restingIn = map[tenement.State]string{
+	tenement.Asleep:    "suspended = 0 AND retry_at = 0",
+	tenement.Suspended: "suspended <> 0",
+	tenement.Failed:    "suspended = 0 AND retry_at > 0",
 }
 
 // Instances lists the registered instances that f chooses, ordered by service and
@@ -80,9 +90,25 @@ func (s *Store) Instances(ctx context.Context, f Filter) ([]tenement.Instance, e
 	return list, failure("list instances", err)
 }
 
-// query compares only the columns that are not fixed with those of After: SQLite
-// does not see by itself that it could begin there.
+// Count is how many registered instances f chooses; its Limit is not looked at.
+func (s *Store) Count(ctx context.Context, f Filter) (n int, err error) {
+	condition, args := f.condition()
+	err = s.read.QueryRowContext(ctx, "SELECT count(*) FROM instances WHERE "+condition, args...).Scan(&n)
+	return n, failure("count instances", err)
+}
+
 func (f Filter) query() (string, []any) {
+	condition, args := f.condition()
+	limit := f.Limit
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	return "SELECT " + instanceColumns + " FROM instances WHERE " + condition + " ORDER BY service, name LIMIT ?", append(args, limit)
+}
+
+// condition compares only the columns that are not fixed with those of After: SQLite
+// does not see by itself that it could begin there.
+func (f Filter) condition() (string, []any) {
 	conditions, args := []string{"1"}, []any{}
 	where := func(condition string, values ...any) {
 		conditions, args = append(conditions, condition), append(args, values...)
@@ -93,8 +119,11 @@ func (f Filter) query() (string, []any) {
 	if f.Name != "" {
 		where("name = ?", f.Name)
 	}
-	if f.FailedOnly {
-		where("retry_at > 0")
+	if f.Text != "" {
+		where("instr(service || ':' || name, ?) > 0", f.Text)
+	}
+	if len(f.Resting) > 0 {
+		where(f.resting())
 	}
 	switch after := f.After; {
 	case after.IsZero():
@@ -109,12 +138,24 @@ func (f Filter) query() (string, []any) {
 	case f.Service < after.Service:
 		where("0")
 	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = defaultLimit
+	return strings.Join(conditions, " AND "), args
+}
+
+// resting is one condition for each state, so that an index that one alone has is used.
+func (f Filter) resting() string {
+	var choices []string
+	for _, state := range f.Resting {
+		if condition := restingIn[state]; condition != "" {
+			choices = append(choices, condition)
+		}
 	}
-	return "SELECT " + instanceColumns + " FROM instances WHERE " + strings.Join(conditions, " AND ") +
-		" ORDER BY service, name LIMIT ?", append(args, limit)
+	switch len(choices) {
+	case 0:
+		return "0"
+	case 1:
+		return choices[0]
+	}
+	return "(" + strings.Join(choices, " OR ") + ")"
 }
 
 // Delete removes id from the registry, with its weight, failure and alarms; a process

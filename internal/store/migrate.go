@@ -137,6 +137,18 @@ CREATE TABLE settings (
 	FOREIGN KEY (service, name) REFERENCES instances (service, name) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 `,
+	// What a token is for, and what its maker calls it.
+	`
+ALTER TABLE tokens ADD COLUMN role TEXT NOT NULL DEFAULT ''; -- '' = nothing
+ALTER TABLE tokens ADD COLUMN name TEXT NOT NULL DEFAULT '';
+UPDATE tokens SET role = iif(tenant = '', 'admin', 'tenant');
+`,
+	// From where something was asked; and two rings of events, each with its own bound.
+	`
+ALTER TABLE events ADD COLUMN client TEXT NOT NULL DEFAULT '';
+CREATE INDEX events_of_strangers ON events (id) WHERE actor = 'stranger';
+CREATE INDEX events_of_others ON events (id) WHERE actor <> 'stranger';
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -39,6 +39,8 @@ type Store struct {
 	read    *sql.DB
 	stmts   statements
 	writing writing
+
+	appended appended // events
 }
 
 // statements are those that wakes, starts and requests with a token wait for;
@@ -68,7 +70,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: lock, log: pathIn(dir) + "-wal"}
+	s := &Store{dir: dir, lock: lock, log: pathIn(dir) + "-wal", appended: appended{changed: make(chan struct{})}}
 	if err := s.open(ctx); err != nil {
 		err = withWayOut(ctx, dir, failureIn(dir, op+" "+s.path(), err))
 		return nil, errors.Join(err, s.Close())
@@ -191,7 +193,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		}
 		*p.stmt = stmt
 	}
-	return nil
+	return s.read.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM events").Scan(&s.appended.last)
 }
 
 // Close writes the log back into the database and lets other daemons in. No

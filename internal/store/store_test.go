@@ -75,8 +75,8 @@ func TestReopen(t *testing.T) {
 		Ref:   tenement.Ref{PID: 4711, StartTime: 1<<64 - 2, BootID: "b", Port: 40123, Cgroup: "/sys/fs/cgroup/x"},
 		State: tenement.Ready,
 	}
-	token := tenement.Token{ID: "t1", Scope: tenement.Scope{Tenant: "alice"}, CreatedAt: noon, ExpiresAt: noon.Add(time.Hour)}
-	event := tenement.Event{At: noon, Actor: "local:0", Action: "spawn", Target: "api:alice", Outcome: "ok", Detail: "ü"}
+	token := tenement.Token{ID: "t1", Name: "ci", Scope: tenement.TenantScope("alice"), CreatedAt: noon, ExpiresAt: noon.Add(time.Hour)}
+	event := tenement.Event{ID: 1, At: noon, Actor: "token:x", From: "192.0.2.1", Action: "spawn", Target: "api:alice", Outcome: "ok", Detail: "ü"}
 
 	s, err := Open(ctx, dir)
 	must(t, err)
@@ -100,7 +100,7 @@ func TestReopen(t *testing.T) {
 	must(t, err)
 	tokens, err := s.Tokens(ctx)
 	must(t, err)
-	events, err := s.Events(ctx, 0)
+	events, err := s.Events(ctx, tenement.EventQuery{})
 	must(t, err)
 	token.LastUsed = noon.Add(time.Minute)
 	for _, table := range []struct{ got, want any }{

@@ -83,6 +83,10 @@ func TestInstances(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	register(t, s, "web:alice", "api:carol", "api-2:alice", "api:alice", "api:bob", "db:bob")
+	must(t, s.SetSuspended(t.Context(), instanceID(t, "api:bob"), true))
+	for _, failed := range []string{"api:bob", "db:bob"} {
+		must(t, s.SetFailure(t.Context(), instanceID(t, failed), tenement.Failure{RetryAt: noon}))
+	}
 	all := "api:alice api:bob api:carol api-2:alice db:bob web:alice"
 	for _, c := range []struct {
 		filter Filter
@@ -104,9 +108,21 @@ func TestInstances(t *testing.T) {
 		{Filter{Name: "alice", After: instanceID(t, "api:alice")}, "api-2:alice web:alice"},
 		{Filter{Name: "alice", After: instanceID(t, "api:aaa")}, "api:alice api-2:alice web:alice"},
 		{Filter{Name: "alice", After: instanceID(t, "api:bob")}, "api-2:alice web:alice"},
+		{Filter{Text: "b"}, "api:bob db:bob web:alice"},
+		{Filter{Text: "i:c"}, "api:carol"},
+		{Filter{Text: "%"}, ""},
+		{Filter{Text: "b", Service: "api"}, "api:bob"},
+		{Filter{Resting: []tenement.State{tenement.Suspended}}, "api:bob"},
+		{Filter{Resting: []tenement.State{tenement.Failed, tenement.Ready}}, "db:bob"},
+		{Filter{Resting: []tenement.State{tenement.Failed, tenement.Suspended}}, "api:bob db:bob"},
+		{Filter{Resting: []tenement.State{tenement.Asleep}, Service: "api"}, "api:alice api:carol"},
+		{Filter{Resting: []tenement.State{tenement.Ready}}, ""},
 	} {
 		list, err := s.Instances(t.Context(), c.filter)
 		must(t, err)
+		if n, err := s.Count(t.Context(), c.filter); c.filter.Limit == 0 && (err != nil || n != len(list)) {
+			t.Errorf("%+v: counted %d, %v", c.filter, n, err)
+		}
 		if got := names(list); got != c.want {
 			t.Errorf("%+v: got %q, want %q", c.filter, got, c.want)
 		}
@@ -139,6 +155,7 @@ func TestPagesSeek(t *testing.T) {
 		{Filter{Name: "alice", After: after}, "(name=? AND service>?)"},
 		{Filter{Name: "carol", After: after}, "(name=? AND service>?)"},
 		{Filter{Service: "api", Name: "alice"}, "(service=? AND name=?)"},
+		{Filter{Resting: []tenement.State{tenement.Ready, tenement.Failed}}, "SCAN instances USING INDEX instances_failed"},
 	} {
 		query, args := c.filter.query()
 		rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
@@ -254,8 +271,8 @@ func TestProcesses(t *testing.T) {
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	ctx, s := t.Context(), openStore(t, t.TempDir())
-	admin := tenement.Token{ID: "z", CreatedAt: noon}
-	later := tenement.Token{ID: "a", Scope: tenement.Scope{Tenant: "alice"}, CreatedAt: noon.Add(1), ExpiresAt: noon.Add(2), LastUsed: noon.Add(3)}
+	admin := tenement.Token{ID: "z", Scope: tenement.Scope{Role: tenement.RoleAdmin}, CreatedAt: noon}
+	later := tenement.Token{ID: "a", Name: "ci", Scope: tenement.TenantScope("alice"), CreatedAt: noon.Add(1), ExpiresAt: noon.Add(2), LastUsed: noon.Add(3)}
 	must(t, s.CreateToken(ctx, later, [32]byte{2}))
 	must(t, s.CreateToken(ctx, admin, [32]byte{1}))
 	wantCode(t, s.CreateToken(ctx, admin, [32]byte{3}), tenement.CodeConflict)
@@ -284,46 +301,6 @@ func TestTokens(t *testing.T) {
 	wantCode(t, s.DeleteToken(ctx, "a"), tenement.CodeNotFound)
 	_, err = s.TokenByHash(ctx, [32]byte{2})
 	wantCode(t, err, tenement.CodeNotFound)
-}
-
-func TestEvents(t *testing.T) {
-	t.Parallel()
-	ctx, s := t.Context(), openStore(t, t.TempDir())
-	for n := range 3 {
-		must(t, s.AppendEvent(ctx, tenement.Event{At: noon, Action: strconv.Itoa(n)}))
-	}
-	events, err := s.Events(ctx, 2)
-	must(t, err)
-	want := []tenement.Event{{At: noon, Action: "2"}, {At: noon, Action: "1"}}
-	if diff := cmp.Diff(want, events); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestEventsAreTrimmed(t *testing.T) {
-	t.Parallel()
-	ctx, s := t.Context(), openStore(t, t.TempDir())
-	// The ids decide, so the rows between need not be there.
-	const last = maxEvents + trimEvery
-	for _, id := range []int{1, trimEvery, trimEvery + 1, last - 2} {
-		_, err := s.write.ExecContext(ctx, "INSERT INTO events VALUES (?, 0, '', ?, '', '', '')", id, strconv.Itoa(id))
-		must(t, err)
-	}
-	for _, c := range []struct{ action, want string }{
-		{"not yet", "not yet 100998 1001 1000 1"},
-		{"now", "now not yet 100998 1001"},
-	} {
-		must(t, s.AppendEvent(ctx, tenement.Event{Action: c.action}))
-		events, err := s.Events(ctx, 0)
-		must(t, err)
-		var actions []string
-		for _, e := range events {
-			actions = append(actions, e.Action)
-		}
-		if got := strings.Join(actions, " "); got != c.want {
-			t.Errorf("after %q: %s, want %s", c.action, got, c.want)
-		}
-	}
 }
 
 // TestConcurrentUse is for the race detector, and for "database is locked".

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	tokenColumns      = "id, tenant, created_at, expires_at, last_used"
+	tokenColumns      = "id, name, role, tenant, created_at, expires_at, last_used"
 	selectTokenByHash = "SELECT " + tokenColumns + " FROM tokens WHERE hash = ?"
 )
 
@@ -21,8 +21,8 @@ func (s *Store) CreateToken(ctx context.Context, t tenement.Token, hash [32]byte
 		return &tenement.Error{Code: tenement.CodeInvalid, Op: op, Err: errors.New("a token needs an id")}
 	}
 	_, err := s.write.ExecContext(ctx,
-		"INSERT INTO tokens (hash, "+tokenColumns+") VALUES (?, ?, ?, ?, ?, ?)",
-		hash[:], t.ID, t.Scope.Tenant, nanos(t.CreatedAt), nanos(t.ExpiresAt), nanos(t.LastUsed))
+		"INSERT INTO tokens (hash, "+tokenColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		hash[:], t.ID, t.Name, t.Scope.Role, t.Scope.Tenant, nanos(t.CreatedAt), nanos(t.ExpiresAt), nanos(t.LastUsed))
 	return s.wrote(ctx, op, s.durable(err))
 }
 
@@ -66,7 +66,7 @@ func (s *Store) TouchToken(ctx context.Context, id string, at time.Time) error {
 
 func scanToken(r row) (t tenement.Token, err error) {
 	var createdAt, expiresAt, lastUsed int64
-	err = r.Scan(&t.ID, &t.Scope.Tenant, &createdAt, &expiresAt, &lastUsed)
+	err = r.Scan(&t.ID, &t.Name, &t.Scope.Role, &t.Scope.Tenant, &createdAt, &expiresAt, &lastUsed)
 	t.CreatedAt, t.ExpiresAt, t.LastUsed = fromNanos(createdAt), fromNanos(expiresAt), fromNanos(lastUsed)
 	return t, err
 }

@@ -254,7 +254,7 @@ func (i *instance) onClaim() {
 	i.stop(tenement.GoalSleep, nil)
 	i.onDrained()
 	i.note("put to sleep: %s", c.why)
-	e := tenement.Event{At: time.Now(), Actor: "daemon", Action: "sleep", Target: i.id.String(), Outcome: "ok", Detail: c.why}
+	e := tenement.Event{At: time.Now(), Actor: tenement.ActorDaemon, Action: "sleep", Target: i.id.String(), Outcome: "ok", Detail: c.why}
 	if err := i.sup.Store.AppendEvent(i.sup.lives, e); err != nil && i.sup.Store.Refused() == nil {
 		i.sup.Log.Error("the audit log could not be written", "event", e, "error", err)
 	}

@@ -404,7 +404,7 @@ func TestReasonIsKept(t *testing.T) {
 		if err != nil || row.Failure.Reason != want || RestingState(row) != tenement.Asleep {
 			t.Errorf("the registry says %+v, %v", row.Failure, err)
 		}
-		events, err := w.Store.Events(w.t.Context(), 1)
+		events, err := w.Store.Events(w.t.Context(), tenement.EventQuery{Limit: 1})
 		if err != nil || len(events) != 1 || events[0].Target != alice.String() || events[0].Action != "sleep" || events[0].Detail != "max_awake = 1 is reached" {
 			t.Errorf("the audit log says %+v, %v", events, err)
 		}

@@ -167,9 +167,9 @@ func TestAPIDocument(t *testing.T) {
 	t.Parallel()
 	require(t, "curl", "install curl (Debian: apt-get install curl)")
 	d := founding(t)
-	script := block(t, "docs/api.md", "sh", "token-gen")
+	script := block(t, "docs/api.md", "sh", "token-gen") + block(t, "docs/api.md", "sh", "If-Match") + "ten inspect api:carol --json\n"
 	script = strings.ReplaceAll(script, "http://example.com/", "--fail http://localhost:"+d.port()+"/")
-	if out := d.shell(script); !strings.Contains(out, `"id":"api:carol"`) {
+	if out := d.shell(script); !strings.Contains(out, `"id":"api:carol"`) || !strings.Contains(out, `"weight": 10`) {
 		t.Errorf("printed:\n%s", out)
 	}
 	d.get(200, "carol.api.localhost", "/health")
