@@ -87,7 +87,7 @@ var modules = map[string][]string{
 	"github.com/google/nftables":             {"internal/network"},
 	"github.com/elastic/go-seccomp-bpf":      {"internal/runtime"}, // its tables of system calls
 	"github.com/moby/profiles/seccomp":       {"internal/runtime"},
-	"github.com/netresearch/go-cron":        {"internal/config"}, // its parser and its calendar
+	"github.com/netresearch/go-cron":         {"internal/config"}, // its parser and its calendar
 	"github.com/opencontainers/runtime-spec": {"internal/runtime"},
 	"github.com/pelletier/go-toml/v2":        {"internal/config", "cmd/ten"}, // `ten config` prints it
 	"github.com/spf13/cobra":                 {"cmd/ten"},
