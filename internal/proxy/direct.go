@@ -472,6 +472,7 @@ func (a *directAnswer) appendTrailers(b []byte) ([]byte, error) {
 	if !a.res.chunked {
 		return append(b, "\r\n"...), nil
 	}
+	a.up.budget = maxResponseHeader
 	trailers, err := textproto.NewReader(a.up.r).ReadMIMEHeader()
 	if err != nil {
 		return b[:0], a.broken(err)
