@@ -43,9 +43,11 @@ type directAnswer struct {
 	watch *clientWatch // nil: the client is not watched
 	res   responseHead
 
-	left     bool // the client, as was seen
-	answered bool // the header of the response is there
-	close    bool // the connection, behind the response
+	left     bool  // the client, as was seen
+	answered bool  // the header of the response is there
+	refused  int   // the status of an answer of our own
+	sent     int64 // bytes of the body
+	close    bool  // the connection, behind the response
 }
 
 // failedAttempt is why a request was not answered directly: the process that was to
@@ -85,13 +87,26 @@ func (c *frontConn) direct() (answered bool, err error) {
 	if !ok {
 		return false, nil
 	}
+	begun := time.Now()
 	defer lease.Release()
 	pool, ok := lease.Transport().(*upstream)
 	if !ok {
 		return false, nil
 	}
 	c.answer = directAnswer{c: c, id: target.ID, lease: lease}
-	return c.answer.run(pool)
+	answered, err = c.answer.run(pool)
+	if answered || err != nil { // else net/http is at it
+		c.server.handler.tell(Served{ID: target.ID, Status: c.answer.status(), Begun: begun, BytesOut: c.answer.sent, Reached: true, conn: c})
+	}
+	return answered, err
+}
+
+// status is that of the answer; 0: there was none.
+func (a *directAnswer) status() int {
+	if a.answered {
+		return a.res.status
+	}
+	return a.refused
 }
 
 // run sends the request and forwards the response.
@@ -418,6 +433,7 @@ func (a *directAnswer) copyKnown(out []byte) error {
 		return err
 	}
 	n, _ := a.up.r.Discard(len(ready))
+	a.sent = int64(n)
 	if left -= int64(n); left == 0 {
 		return nil
 	}
@@ -432,6 +448,7 @@ func (a *directAnswer) copyKnown(out []byte) error {
 			return err
 		}
 		left -= int64(n)
+		a.sent += int64(n)
 	}
 	return nil
 }
@@ -453,6 +470,7 @@ func (a *directAnswer) copyUnknown(out []byte) error {
 			out = out[:0]
 		}
 		n, err := body.Read(buf)
+		a.sent += int64(n)
 		if n > 0 {
 			out = append(strconv.AppendInt(out, int64(n), 16), "\r\n"...)
 			out = append(append(out, buf[:n]...), "\r\n"...)
@@ -498,6 +516,7 @@ func (a *directAnswer) broken(err error) error {
 func (a *directAnswer) refuse(err error) error {
 	c := a.c
 	reply := answerTo(err)
+	a.refused = reply.status
 	c.server.handler.report(c.ctx, a.id, reply, err)
 	req, parseErr := http.ReadRequest(bufio.NewReader(bytes.NewReader(c.buf[c.from : c.from+c.head.length])))
 	if parseErr != nil {
@@ -505,6 +524,7 @@ func (a *directAnswer) refuse(err error) error {
 	}
 	w := &directReply{header: make(http.Header)}
 	reply.write(w, req, retryAfter(err))
+	a.sent = int64(len(w.body))
 	out := fmt.Appendf(c.out[:0], "HTTP/1.1 %d %s\r\nDate: %s\r\n", w.status, http.StatusText(w.status), httpDate())
 	for name, values := range w.header {
 		for _, value := range values {
