@@ -121,7 +121,7 @@ func (s *Supervisor) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	close(ready)
 	s.trim()
-	s.startPinned(pinned)
+	s.startPinned(pinned) //nolint:contextcheck // as long as the supervisor
 	s.goUnlessClosed(func() { s.relieve(ctx) })
 	s.noteActivity(ctx)
 	s.close()
