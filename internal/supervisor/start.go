@@ -29,6 +29,7 @@ func (i *instance) begin(t tenement.Trigger) {
 // start runs with the admission slot just obtained.
 func (i *instance) start() {
 	i.own.ticket.expireAfter(slotTime)
+	i.own.waking.endPhase(queuePhase)
 	i.own.storage.full, i.own.storage.due = nil, false
 	l, how, err := i.launch()
 	if err != nil {
@@ -37,6 +38,7 @@ func (i *instance) start() {
 	}
 	i.own.unrecorded = nil
 	i.own.life = l
+	i.noteStarted()
 	i.watchStorage(how)
 	go l.watch()
 	l.probe(i.service.Timeouts.Startup, i.urgent)
@@ -48,6 +50,7 @@ func (i *instance) start() {
 }
 
 func (i *instance) launchFailed(err error) {
+	i.blame(err)
 	i.leaveQueue()
 	i.leaveRoom()
 	i.step(tenement.Exited)
@@ -136,6 +139,7 @@ func (i *instance) onProbe(err error) {
 	i.watchHealth()
 	i.step(tenement.IsReady)
 	i.serveWaiters()
+	o.woken = nil
 	i.armIdle()
 	runtime.Gosched() // to those who waited: nobody waits for this
 	i.noteProcess()
@@ -152,6 +156,7 @@ func (i *instance) serve() {
 func (i *instance) misbehaved(err error) {
 	o := &i.own
 	o.record.reason = err.Error()
+	i.blame(err)
 	i.publish()
 	i.failWaiters(i.unavailable(err, i.nextDelay()))
 	o.goal = tenement.GoalBackoff
