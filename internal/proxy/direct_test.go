@@ -253,6 +253,29 @@ func TestCloseBreaksOff(t *testing.T) {
 	eventually(t, "the lease is released", func() bool { return !w.inUse() })
 }
 
+// TestTrailersAreBounded: they are kept until the last has come.
+func TestTrailersAreBounded(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, []*life{newRawTenant(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, err := readHead(r); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+		line := "X-T: " + strings.Repeat("x", 1000) + "\r\n"
+		for range 2 * maxResponseHeader / len(line) {
+			if _, err := io.WriteString(c, line); err != nil {
+				return
+			}
+		}
+		_, _ = io.WriteString(c, "\r\n")
+	})}, nil)
+	c := f.raw(t)
+	c.send("GET / HTTP/1.1", "Host: "+aliceHost, "Connection: close", "", "")
+	if all, err := io.ReadAll(c.Reader); err != nil || len(all) > maxResponseHeader {
+		t.Errorf("%d bytes, %v", len(all), err)
+	}
+}
+
 // FuzzDirectRequest compares what a tenant gets of a request, and its client of the answer,
 // with what net/http makes of it.
 func FuzzDirectRequest(f *testing.F) {

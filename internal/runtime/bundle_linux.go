@@ -52,6 +52,25 @@ func writeBundle(dir string, s Spec, c command, v view) error {
 	return os.WriteFile(filepath.Join(dir, bundleConfig), text, 0o600)
 }
 
+const (
+	// sandboxPIDs is how many threads a sandbox has for itself, about: gVisor ends when it is
+	// refused one. Beside them, a process or thread of the program is two on the host.
+	sandboxPIDs = 32
+
+	// roomyPIDs is the least pids_limit that leaves the program enough to do without the others.
+	roomyPIDs = 96
+)
+
+// processLimit has gVisor refuse the program a process before the cgroup refuses gVisor one.
+// A smaller limit is the cgroup's alone to keep.
+func processLimit(limit int) []specs.POSIXRlimit {
+	if limit < roomyPIDs {
+		return nil
+	}
+	left := uint64((limit - sandboxPIDs) / 2)
+	return []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Hard: left, Soft: left}}
+}
+
 func newSpec(s Spec, c command) *specs.Spec {
 	uid := uint32(s.UID)
 	ids := []specs.LinuxIDMapping{
@@ -65,6 +84,7 @@ func newSpec(s Spec, c command) *specs.Spec {
 		Process: &specs.Process{
 			User: specs.User{UID: uid, GID: uid}, Args: c.args, Env: c.env, Cwd: c.dir,
 			Capabilities: &specs.LinuxCapabilities{}, NoNewPrivileges: true,
+			Rlimits: processLimit(s.Service.Limits.PIDs),
 		},
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
