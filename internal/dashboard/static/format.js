@@ -20,14 +20,15 @@ export function span(seconds) {
 export function ago(text, now = Date.now()) {
   if (!text) return '–';
   const seconds = (now - Date.parse(text)) / 1000;
-  return seconds < 0 ? 'in ' + span(-seconds) : coarse(seconds) + ' ago';
+  if (Math.abs(seconds) < 1) return 'now';
+  return seconds < 0 ? 'in ' + coarse(-seconds, Math.round) : coarse(seconds, Math.floor) + ' ago';
 }
 
-function coarse(seconds) {
+function coarse(seconds, whole) {
   for (const [name, size] of units) {
-    if (seconds >= size) return `${Math.floor(seconds / size)} ${name}`;
+    if (seconds >= size) return `${whole(seconds / size)} ${name}`;
   }
-  return '0 s';
+  return '';
 }
 
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });

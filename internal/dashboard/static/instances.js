@@ -126,12 +126,15 @@ function Row({ i }) {
       <th scope="row"><a href=${'/instances/' + i.id}><span class="faint">${i.id.slice(0, -name.length)}</span>${name}</a></th>
       <td><${State} is=${i.state} />${i.retry_at && html` <span class="faint">again <${When} at=${i.retry_at} /></span>`}</td>
       <td data-label="Health">${health(i)}</td>
-      <td data-label="In flight" class="number">${count(i.leases)}${i.waiting > 0 && html` <span class="faint">+${count(i.waiting)} held</span>`}</td>
-      <td data-label="Weight" class="number">${i.weight}</td>
+      <td data-label="In flight" class="number"><${Amount} n=${i.leases} />${i.waiting > 0 && html` <span class="faint">+${count(i.waiting)} held</span>`}</td>
+      <td data-label="Weight" class="number"><${Amount} n=${i.weight} /></td>
       <td data-label="Last active"><${When} at=${i.last_active_at} /></td>
       <td class="actions end">${maySteer() && html`<${WakeOrSleep} i=${i} />`}</td>
     </tr>`;
 }
+
+/** What is nothing does not catch the eye. */
+const Amount = ({ n }) => (n ? count(n) : html`<span class="faint">0</span>`);
 
 const health = (i) => (i.health === 'unknown' || i.health === 'unchecked' ? html`<span class="faint">–</span>` : i.health);
 

@@ -43,7 +43,7 @@ export function Settings({ id }) {
   return html`
     <section aria-labelledby="settings">
       <div class="title">
-        <h2 id="settings">Settings of its own</h2>
+        <h2 id="settings">Settings</h2>
         ${isAdmin() && own && html`<div class="actions"><${SetValue} patch=${patch} /><${SetVariable} patch=${patch} /></div>`}
       </div>
       ${rows.length ? html`<table>
@@ -58,7 +58,7 @@ export function Settings({ id }) {
                 text: kind === 'secrets' ? 'Nobody can show its value again.' : 'What its service has holds again.',
               }}>Remove<span class="unseen"> ${name}</span>…<//>`}</td>
           </tr>`)}</tbody>
-      </table>` : html`<${Empty}>${own ? 'None: it has what its service has.' : 'Loading…'}<//>`}
+      </table>` : html`<${Empty}>${own ? 'None of its own: it has what its service has.' : 'Loading…'}<//>`}
     </section>`;
 }
 
