@@ -84,7 +84,9 @@ type Service struct {
 	Cron      []CronLine // in the order of the file
 	Persist   bool       // false: the data directory is emptied at every sleep
 	MaxBody   Bytes      // of a request; 0 = no bound
-	DataDir   string     // <settings.data_dir>/<service>, absolute
+
+	ServerTiming bool   // clients that have waited for a wake are told how long what took
+	DataDir      string // <settings.data_dir>/<service>, absolute
 }
 
 // Bytes is a size in bytes.

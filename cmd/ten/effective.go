@@ -41,6 +41,7 @@ func effective(cfg *config.Config) []section {
 		{"log_instance_mb", cfg.LogInstance >> 20},
 		{"log_total_mb", cfg.LogTotal >> 20},
 		{"log_retention", seconds(cfg.LogRetention)},
+		{"access_log", cfg.AccessLog},
 	}}}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Services)) {
 		service := cfg.Services[name]
@@ -108,6 +109,7 @@ func serviceSettings(s *tenement.Service) []setting {
 		{"storage_persist", s.Persist},
 		{"storage_quota_mb", s.Limits.Storage >> 20},
 		{"max_body_mb", s.MaxBody >> 20},
+		{"server_timing", s.ServerTiming},
 		{"memory_limit_mb", s.Limits.Memory >> 20},
 		{"cpu_shares", s.Limits.CPUShares},
 		{"cpu_limit", s.Limits.CPU},

@@ -113,6 +113,16 @@ type Backend interface {
 	// looked at.
 	FollowEvents(q tenement.EventQuery) NextEvents
 
+	// Metrics is every metric in the text format of Prometheus.
+	Metrics(ctx context.Context) ([]byte, error)
+
+	// Wakes is the last records of wakes that q selects, in the order of their ids.
+	Wakes(ctx context.Context, q tenement.WakeQuery) ([]tenement.WakeRecord, error)
+
+	// Usage is what was used in the hours that q selects, in their order. Unless next is
+	// zero there are more, from that hour on.
+	Usage(ctx context.Context, q tenement.UsageQuery) (list []tenement.UsageHour, next time.Time, err error)
+
 	// CreateToken makes a token with [NewToken], gives t its id and keeps it with the
 	// hash. The secret is not kept.
 	CreateToken(ctx context.Context, t tenement.Token) (made tenement.Token, secret string, err error)

@@ -121,6 +121,43 @@ func (b *fakeBackend) Restart(_ context.Context, id tenement.InstanceID) error {
 func (b *fakeBackend) Suspend(_ context.Context, id tenement.InstanceID) error { return b.find(id) }
 func (b *fakeBackend) Resume(_ context.Context, id tenement.InstanceID) error  { return b.find(id) }
 
+func (b *fakeBackend) Metrics(context.Context) ([]byte, error) {
+	return []byte("# TYPE tenement_held_requests gauge\ntenement_held_requests 0\n"), nil
+}
+
+// fakeIDs are the instances that an answer is about.
+func fakeIDs(id tenement.InstanceID, tenant string) (list []tenement.InstanceID) {
+	for _, known := range []tenement.InstanceID{alice, bob} {
+		if (id.IsZero() || id == known) && (tenant == "" || tenant == known.Name) {
+			list = append(list, known)
+		}
+	}
+	return list
+}
+
+func (b *fakeBackend) Wakes(_ context.Context, q tenement.WakeQuery) (list []tenement.WakeRecord, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(q)
+	for n, id := range fakeIDs(q.Instance, q.Tenant) {
+		list = append(list, tenement.WakeRecord{
+			ID: int64(n + 1), Instance: id, At: time.Unix(1, 0).UTC(), Cause: tenement.CauseRequest, Client: "public", Agent: "curl", Path: "/",
+			Queue: 1500 * time.Microsecond, Ready: time.Second, Outcome: tenement.WakeOK, Shared: 1,
+		})
+	}
+	return list, b.fail
+}
+
+func (b *fakeBackend) Usage(_ context.Context, q tenement.UsageQuery) (list []tenement.UsageHour, next time.Time, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(q)
+	for _, id := range fakeIDs(q.Instance, q.Tenant) {
+		list = append(list, tenement.UsageHour{Instance: id, Hour: time.Unix(3600, 0).UTC(), Awake: time.Minute, CPU: 1500 * time.Millisecond, MemoryByteSeconds: 1 << 40, Requests: 3, BytesIn: 4, BytesOut: 5})
+	}
+	return list, time.Unix(7200, 0).UTC(), b.fail
+}
+
 type deleteAsked struct {
 	id    tenement.InstanceID
 	purge bool

@@ -85,7 +85,7 @@ func NewClient(t Target) (*Client, error) {
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
 // do sends in as JSON unless it is nil, and reads the answer into out unless that
-// is nil: JSON, or any bytes into a *[]byte.
+// is nil: JSON, or bytes or text into a *[]byte.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	target := c.base + path
 	if len(query) > 0 {
@@ -167,7 +167,7 @@ func (c *Client) read(ctx context.Context, resp *http.Response, out any) error {
 		return notOurs(fmt.Errorf("the answer has status %s and is not a tenement daemon's", resp.Status))
 	case out == nil:
 		return nil
-	case wantsRaw && kind == binaryType:
+	case wantsRaw && (kind == binaryType || kind == textType):
 		*raw = body
 		return nil
 	case kind != "application/json":

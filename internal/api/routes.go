@@ -57,7 +57,7 @@ const instancePath = "/api/instances/{instance}"
 var routes = []route{
 	{http.MethodGet, "/health", open, "", "get-health", "Whether the daemon works", mount((*Server).ready)},
 	{http.MethodGet, "/api/openapi.json", open, "", "", "", mount((*Server).openAPI)},
-	// GET /metrics stands here: measuring, "", "get-metrics".
+	{http.MethodGet, "/metrics", measuring, "", "get-metrics", "Every metric, for Prometheus", mountBytes((*Server).metrics, textType)},
 
 	{http.MethodGet, "/api/whoami", reading, "", "get-caller", "Who asks, and for what their token is", mount((*Server).whoami)},
 	{http.MethodGet, "/api/box", overview, "", "get-box", "The machine, and what the daemon keeps there", mount((*Server).box)},
@@ -85,13 +85,16 @@ var routes = []route{
 	{http.MethodPost, "/api/reload", adminOnly, "reload", "reload", "Read the configuration again", mount((*Server).reload)},
 	{http.MethodPost, "/api/upgrade", adminOnly, "upgrade", "upgrade", "Let a new daemon take over", mount((*Server).upgrade)},
 
-	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mountBytes((*Server).profile)},
+	{http.MethodGet, "/api/profile/{kind}", adminOnly, "profile", "get-profile", "Where the daemon itself spends time and memory", mountBytes((*Server).profile, binaryType)},
 
 	{http.MethodGet, "/api/logs", reading, "", "get-logs", "The last lines that instances printed", mount((*Server).logs)},
 	{http.MethodGet, "/api/logs/stream", reading, "", "stream-logs", "The lines that instances print, as they come", mountStream((*Server).streamLogs)},
 
 	{http.MethodGet, "/api/events", reading, "", "list-events", "Who changed what, or tried to", mount((*Server).events)},
 	{http.MethodGet, "/api/events/stream", reading, "", "stream-events", "The same as it happens", mountStream((*Server).streamEvents)},
+
+	{http.MethodGet, "/api/wakes", reading, "", "list-wakes", "Who woke what, and what took how long", mount((*Server).wakes)},
+	{http.MethodGet, "/api/usage", reading, "", "list-usage", "What instances have used, hour by hour", mount((*Server).usage)},
 
 	{http.MethodGet, "/api/tokens", overview, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
 	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mountCreation((*Server).createToken, "")},
@@ -132,12 +135,13 @@ func mountCreation[I, T any](h handler[I, created[T]], existing string) func(*Se
 	}
 }
 
-// mountBytes is mount for a route that answers with what only other programs read.
-func mountBytes[I any](h handler[I, document]) func(*Server, huma.API, huma.Operation) {
+// mountBytes is mount for a route that answers with what only other programs read, of a
+// media type of its own.
+func mountBytes[I any](h handler[I, document], mediaType string) func(*Server, huma.API, huma.Operation) {
 	return func(s *Server, a huma.API, op huma.Operation) {
 		op.Responses = map[string]*huma.Response{"200": {
 			Description: "OK",
-			Content:     map[string]*huma.MediaType{binaryType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+			Content:     map[string]*huma.MediaType{mediaType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 		}}
 		mount(h)(s, a, op)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,10 @@ var contract = map[string]allowed{
 
 	"GET /api/logs":        reads,
 	"GET /api/logs/stream": reads,
+
+	"GET /metrics":   {worked, worked, 403, 403},
+	"GET /api/wakes": reads,
+	"GET /api/usage": reads,
 
 	"GET /api/events":        reads,
 	"GET /api/events/stream": reads,
@@ -187,7 +192,7 @@ var bodies = map[string]string{
 func (c caller) send(t *testing.T, b *fakeBackend, r route) (*http.Response, []byte) {
 	t.Helper()
 	query := ""
-	if strings.HasPrefix(r.path, "/api/logs") || strings.HasPrefix(r.path, "/api/events") {
+	if about := strings.Split(r.path, "/"); len(about) > 2 && slices.Contains([]string{"logs", "events", "wakes", "usage"}, about[2]) {
 		query = "?instance=" + alice.String()
 	}
 	return c.sendWith(t, b, r, query)
@@ -271,7 +276,7 @@ func TestNothingElseIsServed(t *testing.T) {
 	b := newFakeBackend()
 	c := caller{client: &http.Client{}, base: overTCP(t, newTestServer(t, b)), header: "Bearer " + b.secret(t, "")}
 	for _, path := range []string{
-		"/", "/metrics", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events/",
+		"/", "/metrics/", "/docs", "/openapi.json", "/schemas/Instance.json", "/api/openapi.yaml", "/api/events/",
 		"/api/logs/stream/", "/api", "/api/instances/", "/api/instances/api:alice/", "/api/instances/api:alice/start/x",
 	} {
 		resp, body := c.send(t, b, route{method: "GET", path: path})

@@ -50,6 +50,9 @@ type Config struct {
 	LogTotal     tenement.Bytes // on the disk, of all instances; > 0
 	LogRetention time.Duration  // > 0
 
+	// AccessLog is a file, absolute, that gets a line for each request; or "stderr", or "" for none.
+	AccessLog string
+
 	// TrustedProxies may say on whose behalf they ask; of everybody else X-Forwarded-*
 	// and Forwarded are dropped.
 	TrustedProxies []netip.Prefix

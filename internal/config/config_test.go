@@ -57,6 +57,7 @@ uid_first = 3_000_000
 log_instance_mb = 8
 log_total_mb = 256
 log_retention = "48h"
+access_log = "log/access"
 
 [service.api]
 command = "python3 'my app.py' --data {data_dir}/{id}"
@@ -78,6 +79,7 @@ storage_persist = false
 workdir = "/srv/api"
 create = "on-request"
 max_body_mb = 2
+server_timing = true
 storage_quota_mb = 1024
 memory_limit_mb = 256
 cpu_shares = 200
@@ -142,7 +144,7 @@ func TestContract(t *testing.T) {
 	want := &Config{
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
 		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", AdminListen: "10.0.0.1:9000", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
-		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour,
+		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour, AccessLog: "/etc/tenement/log/access",
 		Services: map[string]*tenement.Service{
 			"api": {
 				Name:    "api",
@@ -162,7 +164,7 @@ func TestContract(t *testing.T) {
 					Freeze: 90 * time.Second, Idle: 301 * time.Second, Startup: 12500 * time.Millisecond, Wake: time.Minute,
 					Request: 31 * time.Second, Drain: 250 * time.Millisecond, Stop: 11 * time.Second,
 				},
-				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20,
+				Restart: always, Create: tenement.CreateOnRequest, Persist: false, MaxBody: 2 << 20, ServerTiming: true,
 				Limits: tenement.Limits{Memory: 256 << 20, CPUShares: 200, CPU: 0.5, PIDs: 300, IOWeight: 400, OpenFiles: 500, Storage: 1 << 30},
 				Wake: tenement.WakeRules{
 					Paths: []string{"/ping", "/old/*"}, UserAgents: []string{"noisybot"}, Methods: []string{"OPTIONS"}, Monitors: []string{}, Health: true, Self: false,

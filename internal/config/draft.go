@@ -216,6 +216,15 @@ func (d *draft) checkAwake() {
 	}
 }
 
+// stderrWord stands for the daemon's own standard error where a file could be named.
+const stderrWord = "stderr"
+
+func (d *draft) readAccessLog(v value) {
+	if d.config.AccessLog = v.text; v.text != stderrWord {
+		d.config.AccessLog = d.absolute(v.text)
+	}
+}
+
 func (d *draft) readProxies(v value) {
 	for _, item := range v.items {
 		if v, ok := d.accept(network, "an element of trusted_proxies", item); ok {

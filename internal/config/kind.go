@@ -41,6 +41,7 @@ const durationHint = `write a number of seconds, or a text such as "250ms", "10s
 var (
 	anyString  = textKind("a string", "", func(string) bool { return true })
 	directory  = textKind("the path of a directory", `such as "/var/lib/tenement"; a leading ~ stands for nothing here`, isDirectory)
+	logFile    = textKind(`the path of a file, or "stderr"`, `such as "/var/log/tenement/access.log"`, isDirectory)
 	hostName   = textKind("a host name in lower case, without port", "", isHostName)
 	domainName = textKind("a host name in lower case, without port", "not an address: services answer at names below it", isDomain)
 	hostPort   = textKind("host:port with a port from 0 to 65535", `"127.0.0.1:8080" for this machine only, ":8080" for everyone`, isHostPort)

@@ -72,6 +72,7 @@ var schema = []key{
 	{inSettings, "log_total_mb", wholeKind(64, maxMegabytes), func(d *draft, v value) { d.config.LogTotal = tenement.Bytes(v.whole) * bytesPerMB }},
 	{inSettings, "log_retention", longer, func(d *draft, v value) { d.config.LogRetention = v.length }},
 	{inSettings, "uid_first", uidBlock, func(d *draft, v value) { d.config.FirstUID = v.whole }},
+	{inSettings, "access_log", logFile, (*draft).readAccessLog},
 	{inSettings, "max_awake", wholeKind(0, maxCount), func(d *draft, v value) { d.config.MaxAwake = v.whole }},
 	{inSettings, "memory_reserve_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.config.MemoryReserve = tenement.Bytes(v.whole) * bytesPerMB }},
 
@@ -91,6 +92,7 @@ var schema = []key{
 	{inService, "restart", restart, func(d *draft, v value) { d.service.Restart.Mode = tenement.RestartMode(v.text) }},
 	{inService, "create", create, func(d *draft, v value) { d.service.Create = tenement.CreateMode(v.text) }},
 	{inService, "storage_persist", boolean, func(d *draft, v value) { d.service.Persist = v.flag }},
+	{inService, "server_timing", boolean, func(d *draft, v value) { d.service.ServerTiming = v.flag }},
 	{inService, "max_body_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.service.MaxBody = tenement.Bytes(v.whole) * bytesPerMB }},
 	{inService, "storage_quota_mb", wholeKind(0, maxMegabytes), func(d *draft, v value) { d.service.Limits.Storage = tenement.Bytes(v.whole) * bytesPerMB }},
 	{inService, "memory_limit_mb", limitKind(1, maxMegabytes), func(d *draft, v value) { d.service.Limits.Memory = tenement.Bytes(v.whole) * bytesPerMB }},

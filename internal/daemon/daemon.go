@@ -28,6 +28,7 @@ import (
 	"tenement/internal/dashboard"
 	"tenement/internal/fault"
 	"tenement/internal/proxy"
+	"tenement/internal/telemetry"
 )
 
 // Options is what a daemon runs with. Config is required.
@@ -69,10 +70,15 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d := &daemon{Options: o, upgraded: make(chan struct{}), broken: make(chan error, 1)}
 	d.setup.Store(newSetup(o.Config))
+	d.metrics = d.newMetrics()
 	signals := make(chan os.Signal, 1) // from here on: what nobody expects ends a program
 	signal.Notify(signals, changeSignals...)
 	defer signal.Stop(signals)
 	before, err := findPredecessor()
+	if err == nil {
+		d.access, err = openAccessLog(o.Config.AccessLog, o.Log)
+	}
+	defer d.access.close()
 	if err == nil {
 		err = d.open(ctx, before)
 	}
@@ -89,6 +95,8 @@ type daemon struct {
 	setup   atomic.Pointer[setup]
 	tenancy atomic.Pointer[tenancy] // the last one it had
 	holder  atomic.Pointer[holder]
+	metrics *telemetry.Metrics
+	access  *accessLog // nil without one
 
 	front, local net.Listener
 	admin        net.Listener   // nil without one of its own
@@ -205,6 +213,8 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 		Asleep: func(ctx context.Context, id tenement.InstanceID) (time.Time, bool) {
 			return d.tenancy.Load().backend.asleep(ctx, id)
 		},
+		Served:         d.served,
+		FirstByte:      d.firstByte,
 		Admin:          pages,
 		TrustedProxies: d.trustedProxies,
 		Log:            d.Log,
@@ -222,6 +232,7 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 		d.serve(admin, d.admin)
 	}
 	d.servers.Go(func() error { d.followSignals(ctx, signals); return nil })
+	d.servers.Go(func() error { d.access.flushNowAndThen(ctx); return nil })
 	if before != nil {
 		d.openRelay(ctx, d.relay)
 		d.servers.Go(func() error { return d.succeed(ctx, before) })

@@ -105,6 +105,7 @@ func (d *daemon) reload(ctx context.Context) (*tenancy, api.Reloaded, error) {
 	d.setup.Store(newSetup(after))
 	t.agenda.Reconfigure(after.Services)
 	result := changes(before, after)
+	d.metrics.Forget(result.Removed)
 	d.Log.Info("configuration reloaded", "file", after.Path, "added", result.Added, "removed", result.Removed, "changed", result.Changed)
 	return t, result, nil
 }
@@ -137,6 +138,7 @@ func fixedChanges(before, after *config.Config) []string {
 		{"log_instance_mb", before.LogInstance, after.LogInstance},
 		{"log_total_mb", before.LogTotal, after.LogTotal},
 		{"log_retention", before.LogRetention, after.LogRetention},
+		{"access_log", before.AccessLog, after.AccessLog},
 	} {
 		if s.before != s.after {
 			list = append(list, s.name)

@@ -20,6 +20,7 @@ import (
 	"tenement/internal/secrets"
 	"tenement/internal/store"
 	"tenement/internal/supervisor"
+	"tenement/internal/telemetry"
 )
 
 // tenancy is what one daemon at a time can have of a data directory: the store, the
@@ -33,6 +34,8 @@ type tenancy struct {
 	isolation  isolation
 	weights    *route.Weights
 	supervisor *supervisor.Supervisor
+	ledger     *telemetry.Ledger
+	wakes      telemetry.Wakes
 	agenda     *agenda.Agenda
 	backend    *backend
 	api        http.Handler
@@ -49,7 +52,7 @@ type tenancy struct {
 // an error nothing stays acquired. A second daemon that has it is CodeConflict. The
 // processes are kept until end, whatever becomes of ctx.
 func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
-	t := &tenancy{daemon: d, weights: route.NewWeights(), ended: make(chan struct{})}
+	t := &tenancy{daemon: d, weights: route.NewWeights(), ledger: telemetry.NewLedger(), ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.close())
@@ -99,6 +102,7 @@ func (t *tenancy) start(ctx context.Context) error {
 		t.tasks.Go(func() { t.awaitDisk(ctx) })
 		t.tasks.Go(func() { t.keepNetworks(ctx) })
 		t.tasks.Go(func() { t.keepListening(ctx) })
+		t.tasks.Go(func() { t.keepRecords(ctx) })
 		return nil
 	case <-t.ended:
 		t.stop()
@@ -109,6 +113,7 @@ func (t *tenancy) start(ctx context.Context) error {
 // end puts every instance to sleep, or leaves it running for another daemon, and gives
 // up the data directory. To end it again does nothing.
 func (t *tenancy) end(leave bool) error {
+	t.look(0)
 	if leave {
 		t.given.Store(true)
 		t.supervisor.Leave()
@@ -120,6 +125,10 @@ func (t *tenancy) end(leave bool) error {
 		t.agenda.Wait() // no process is left that could answer
 	}
 	err := errors.Join(t.err, t.agenda.Close(t.backend.ctx))
+	if len(t.closers) > 0 { // the store is open
+		t.keepWakes(t.backend.ctx, true)
+		t.book(t.backend.ctx)
+	}
 	if within := t.isolation.within; within != nil && !leave {
 		err = errors.Join(err, within.End())
 	}
@@ -192,6 +201,7 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Secrets:     t.secrets,
 		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },
 		Sweep:       t.sweep,
+		Observer:    t.observer(),
 		MaxStarting: c.MaxStarting,
 		MaxWaiting:  c.MaxWaiting,
 		Memory:      supervisor.Memory{Available: t.isolation.availableMemory, Stalls: memory.Stalls},
@@ -221,6 +231,7 @@ func (t *tenancy) newAgenda() *agenda.Agenda {
 			}
 		},
 		Acquire: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error) {
+			ctx = tenement.WithAsker(ctx, &tenement.Asker{Cause: tenement.CauseSchedule})
 			lease, err := t.supervisor.AcquireLater(ctx, id)
 			if errors.Is(err, supervisor.ErrMoved) {
 				return t.daemon.acquire(ctx, id)

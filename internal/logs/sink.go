@@ -60,6 +60,7 @@ func (k *Sink) Take(offer []byte, last bool, remove func(bytes int)) {
 	k.batch.at, k.batch.pressing = now, last || len(offer) >= pressingOffer
 	k.batch.text, k.batch.lines, k.notes = k.batch.text[:0], 0, 0
 	taken := k.cut(offer, last, now)
+	k.store.taken.Add(int64(taken))
 	if k.batch.lines == 0 {
 		if taken > 0 {
 			remove(taken)
@@ -74,6 +75,7 @@ func (k *Sink) Take(offer []byte, last bool, remove func(bytes int)) {
 	switch {
 	case errors.Is(err, errClosed) && !last && len(offer) < wholeOffer:
 		k.state = before
+		k.store.taken.Add(-int64(taken))
 	case err != nil:
 		k.state.lost = before.lost + int64(k.batch.lines-k.notes)
 		remove(taken)

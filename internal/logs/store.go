@@ -67,6 +67,7 @@ type Store struct {
 	db     atomic.Pointer[database] // replaced when it is found damaged
 	writer writer
 	ended  sync.WaitGroup // the writer
+	taken  atomic.Int64   // bytes
 
 	mu        sync.Mutex
 	committed int64         // the id of the last line that was committed
@@ -124,6 +125,9 @@ func (s *Store) Close() error {
 	s.ended.Wait()
 	return failure("close logs", s.db.Load().close())
 }
+
+// Taken is how many bytes of output were taken, or dropped, since Open.
+func (s *Store) Taken() int64 { return s.taken.Load() }
 
 // Append adds remarks of the daemon's own about an instance, a line for each line of
 // text. It does not wait: in a flood of remarks, some are lost.

@@ -42,8 +42,9 @@ type requestBody struct {
 	source io.Reader   // set by rewrite
 	target http.Header // trailers of the forwarded request; set by rewrite
 
-	complete atomic.Bool // read to its end
-	closed   atomic.Bool // nothing may be read any more
+	complete atomic.Bool  // read to its end
+	closed   atomic.Bool  // nothing may be read any more
+	received atomic.Int64 // bytes
 
 	mu      sync.Mutex // held while reading
 	read    int64
@@ -120,6 +121,7 @@ func (b *requestBody) readNext(p []byte) (int, error) {
 	n, err := b.source.Read(p)
 	b.stall.stop()
 	b.read += int64(n)
+	b.received.Add(int64(n))
 	if over := b.read - b.limit; b.limit > 0 && over > 0 {
 		n, err = n-int(over), errTooLarge
 	}

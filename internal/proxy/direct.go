@@ -38,9 +38,11 @@ type directAnswer struct {
 	watch *clientWatch // nil: the client is not watched
 	res   responseHead
 
-	left     bool // the client, as was seen
-	answered bool // the header of the response is there
-	close    bool // the connection, behind the response
+	left     bool  // the client, as was seen
+	answered bool  // the header of the response is there
+	refused  int   // the status of an answer of our own
+	sent     int64 // bytes of the body
+	close    bool  // the connection, behind the response
 }
 
 // failedAttempt is why a request was not answered directly: the process that was to
@@ -80,13 +82,26 @@ func (c *frontConn) direct() (answered bool, err error) {
 	if !ok {
 		return false, nil
 	}
+	begun := time.Now()
 	defer lease.Release()
 	pool, ok := lease.Transport().(*upstream)
 	if !ok {
 		return false, nil
 	}
 	c.answer = directAnswer{c: c, id: target.ID, lease: lease}
-	return c.answer.run(pool)
+	answered, err = c.answer.run(pool)
+	if answered || err != nil { // else net/http is at it
+		c.server.handler.tell(Served{ID: target.ID, Status: c.answer.status(), Begun: begun, BytesOut: c.answer.sent, Reached: true, conn: c})
+	}
+	return answered, err
+}
+
+// status is that of the answer; 0: there was none.
+func (a *directAnswer) status() int {
+	if a.answered {
+		return a.res.status
+	}
+	return a.refused
 }
 
 // run sends the request and forwards the response.

@@ -46,6 +46,10 @@ type exchange struct {
 	upgrade string         // of a 426, which must name the protocol it asks for
 	before  *failedAttempt // nil if nobody has tried
 	sent    bool           // a process that died had read of the request: perhaps it died of it
+
+	begun  time.Time
+	asker  tenement.Asker // as which it has a lease, and the wake that it has waited for
+	leased time.Time      // since when
 }
 
 func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
@@ -94,14 +98,30 @@ func (x *exchange) end() {
 		x.body.end(x.writer)
 	}
 	x.writer.end()
+	x.tell()
+}
+
+// tell reports the request.
+func (x *exchange) tell() {
+	s := Served{ID: x.id, Status: x.writer.status, Begun: x.begun, BytesOut: x.writer.sent, Reached: !x.leased.IsZero(), Wake: x.asker.Wake, request: x.in}
+	if x.body != nil {
+		s.BytesIn = x.body.received.Load()
+	}
+	if c := x.tunnel.client; c != nil {
+		s.Status = http.StatusSwitchingProtocols
+		s.BytesIn += c.read.Load()
+		s.BytesOut += c.written.Load()
+	}
+	x.handler.tell(s)
 }
 
 func (x *exchange) acquire(ctx context.Context) error {
-	lease, err := x.handler.config.Acquire(ctx, x.id)
+	x.asker = x.handler.askerOf(x.in)
+	lease, err := x.handler.config.Acquire(tenement.WithAsker(ctx, &x.asker), x.id)
 	if err != nil {
 		return err
 	}
-	x.lease = lease
+	x.lease, x.leased = lease, time.Now()
 	limit := lease.Service().MaxBody
 	if exceeds(x.in.ContentLength, limit) {
 		return errTooLarge
@@ -213,6 +233,7 @@ func (x *exchange) answered(out *http.Request, res *http.Response) {
 	if x.body != nil {
 		x.body.answered()
 	}
+	x.tellFirstByte(res.Header)
 	switch res.StatusCode {
 	case http.StatusSwitchingProtocols:
 		x.tunnel.backend = res.Body
@@ -222,6 +243,23 @@ func (x *exchange) answered(out *http.Request, res *http.Response) {
 		x.upgrade = res.Header.Get("Upgrade")
 	}
 	res.Body = &responseBody{ReadCloser: res.Body, exchange: x}
+}
+
+// tellFirstByte reports how a wake went on, and tells the client of it if the service says so.
+func (x *exchange) tellFirstByte(h http.Header) {
+	w := x.asker.Wake
+	if w == nil {
+		return
+	}
+	took := time.Since(x.leased)
+	if told := x.handler.config.FirstByte; told != nil {
+		told(w, took)
+	}
+	if x.lease.Service().ServerTiming {
+		ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+		h.Add("Server-Timing", fmt.Sprintf("queue;dur=%.3f, spawn;dur=%.3f, ready;dur=%.3f, first-byte;dur=%.3f",
+			ms(w.Queue), ms(w.Spawn), ms(w.Ready), ms(took)))
+	}
 }
 
 // prepareResponse corrects what the reverse proxy and the server would add or

@@ -58,6 +58,12 @@ type Config struct {
 	Resting func(id tenement.InstanceID) *tenement.Service
 	Asleep  func(ctx context.Context, id tenement.InstanceID) (healthyAt time.Time, ok bool)
 
+	// Served is told of every request when it has been dealt with, but for those that Admin
+	// serves; it must not wait. FirstByte is told how long it took, from a lease that was
+	// waited for, to the first byte of a response. Nil: nobody is told.
+	Served    func(Served)
+	FirstByte func(w *tenement.WakeRecord, took time.Duration)
+
 	// Admin serves what Lookup calls [route.Admin]; when nil, nothing is there.
 	Admin http.Handler
 
@@ -96,6 +102,7 @@ func New(c Config) *Handler {
 // ServeHTTP answers one request. It panics with [http.ErrAbortHandler] when only
 // breaking the connection off tells the client the truth.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begun := time.Now()
 	var out *responseWriter
 	defer func() {
 		if p := recover(); p != nil {
@@ -109,10 +116,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target := h.config.Lookup(r.Host, r.URL.Path)
 	if target.Kind == route.None || target.Kind == route.Admin && h.config.Admin == nil {
 		refuse(w, r, notFound)
+		h.tell(Served{Status: notFound.status, Begun: begun, request: r})
 		return
 	}
 	if refusal := check(r); refusal != nil {
 		refuse(w, r, refusal)
+		h.tell(Served{Status: refusal.status, Begun: begun, request: r})
 		return
 	}
 	if target.Kind == route.Admin {
@@ -122,6 +131,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := newExchange(h, w, r)
+	x.begun = begun
 	out = x.writer
 	defer x.end()
 	x.serve(target) //nolint:contextcheck // the request brings its own

@@ -49,6 +49,8 @@ type clientConn struct {
 	early *bufio.Reader // holds what came together with the request
 	half  atomic.Bool   // one direction has ended
 	quiet watch         // runs from then on
+
+	read, written atomic.Int64 // bytes
 }
 
 func (c *clientConn) Read(p []byte) (n int, err error) {
@@ -60,12 +62,14 @@ func (c *clientConn) Read(p []byte) (n int, err error) {
 	if errors.Is(err, io.EOF) {
 		c.half.Store(true)
 	}
+	c.read.Add(int64(n))
 	c.moved()
 	return n, err
 }
 
 func (c *clientConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
+	c.written.Add(int64(n))
 	c.moved()
 	return n, err
 }

@@ -21,6 +21,8 @@ type responseWriter struct {
 	stall    watch
 	adopt    func(net.Conn, *bufio.Reader) net.Conn // takes a hijacked connection over; may be nil
 	wrote    bool                                   // a final status
+	status   int                                    // that; 0: none was sent
+	sent     int64                                  // bytes of the body
 	hijacked bool
 }
 
@@ -56,21 +58,34 @@ func (w *responseWriter) WriteHeader(status int) {
 		return
 	}
 	w.wrote = w.wrote || !interim
+	if !interim && w.status == 0 {
+		w.status = status
+	}
 	w.stall.start()
 	w.ResponseWriter.WriteHeader(status)
 	w.stall.stop()
 }
 
 func (w *responseWriter) Write(p []byte) (int, error) {
-	w.wrote = true
+	w.begin()
 	w.stall.start()
 	defer w.stall.stop()
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.sent += int64(n)
+	return n, err
+}
+
+// begin is for what sends a header without having been given one.
+func (w *responseWriter) begin() {
+	w.wrote = true
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
 }
 
 // FlushError is what [http.ResponseController.Flush] calls.
 func (w *responseWriter) FlushError() error {
-	w.wrote = true
+	w.begin()
 	w.stall.start()
 	defer w.stall.stop()
 	return w.control.Flush()

@@ -97,6 +97,17 @@ func (s *Store) Count(ctx context.Context, f Filter) (n int, err error) {
 	return n, failure("count instances", err)
 }
 
+// CountResting is how many registered instances rest in each state by their rows, which is
+// where they are that have no owner.
+func (s *Store) CountResting(ctx context.Context) (map[tenement.State]int, error) {
+	var all, suspended, failed int
+	err := s.read.QueryRowContext(ctx, "SELECT count(*), coalesce(sum("+restingIn[tenement.Suspended]+"), 0), coalesce(sum("+
+		restingIn[tenement.Failed]+"), 0) FROM instances").Scan(&all, &suspended, &failed)
+	return map[tenement.State]int{
+		tenement.Asleep: all - suspended - failed, tenement.Suspended: suspended, tenement.Failed: failed,
+	}, failure("count instances", err)
+}
+
 func (f Filter) query() (string, []any) {
 	condition, args := f.condition()
 	limit := f.Limit
@@ -158,12 +169,15 @@ func (f Filter) resting() string {
 	return "(" + strings.Join(choices, " OR ") + ")"
 }
 
-// Delete removes id from the registry, with its weight, failure and alarms; a process
-// that is known of it stays known. It is CodeNotFound if id is not registered.
+// Delete removes id from the registry, with its weight, failure, alarms and wakes; a
+// process that is known of it stays known, and what it has used. It is CodeNotFound if id
+// is not registered.
 func (s *Store) Delete(ctx context.Context, id tenement.InstanceID) error {
 	return s.wrote(ctx, "delete "+id.String(), s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM alarms WHERE service = ? AND name = ?", id.Service, id.Name); err != nil {
-			return err
+		for _, table := range []string{"alarms", "wakes"} {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE service = ? AND name = ?", id.Service, id.Name); err != nil {
+				return err
+			}
 		}
 		return changedOne(tx.ExecContext(ctx, "DELETE FROM instances WHERE service = ? AND name = ?", id.Service, id.Name))
 	})))

@@ -149,6 +149,40 @@ ALTER TABLE events ADD COLUMN client TEXT NOT NULL DEFAULT '';
 CREATE INDEX events_of_strangers ON events (id) WHERE actor = 'stranger';
 CREATE INDEX events_of_others ON events (id) WHERE actor <> 'stranger';
 `,
+	// Who woke what, how long each phase took, in nanoseconds, and what each instance used.
+	`
+CREATE TABLE wakes (
+	id         INTEGER PRIMARY KEY,
+	service    TEXT NOT NULL,
+	name       TEXT NOT NULL,
+	at         INTEGER NOT NULL,
+	cause      TEXT NOT NULL,
+	client     TEXT NOT NULL,
+	agent      TEXT NOT NULL,
+	path       TEXT NOT NULL,
+	queue      INTEGER NOT NULL,
+	spawn      INTEGER NOT NULL,
+	ready      INTEGER NOT NULL,
+	first_byte INTEGER NOT NULL,
+	outcome    TEXT NOT NULL,
+	shared     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX wakes_by_instance ON wakes (name, service, id);
+
+CREATE TABLE usage (
+	hour      INTEGER NOT NULL, -- its beginning
+	service   TEXT NOT NULL,
+	name      TEXT NOT NULL,
+	awake     INTEGER NOT NULL, -- nanoseconds
+	cpu       INTEGER NOT NULL, -- nanoseconds
+	memory    INTEGER NOT NULL, -- bytes times seconds
+	requests  INTEGER NOT NULL,
+	bytes_in  INTEGER NOT NULL,
+	bytes_out INTEGER NOT NULL,
+	PRIMARY KEY (hour, service, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_by_instance ON usage (name, service, hour);
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

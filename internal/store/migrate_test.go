@@ -75,6 +75,10 @@ INSERT INTO tokens VALUES ('r3ad', CAST('fedcba9876543210fedcba9876543210' AS BL
 	11: `
 INSERT INTO events VALUES (100002, 1767225600000000004, 'stranger', 'authenticate', '', 'unauthenticated', '', '2001:db8::1');
 `,
+	12: `
+INSERT INTO wakes VALUES (1, 'api', 'alice', 1767225600000000000, 'request', 'public', 'Mozilla/5.0', '/page', 1000, 2000000, 150000000, 3000000, 'ok', 2);
+INSERT INTO usage VALUES (1767225600000000000, 'api', 'alice', 60000000000, 250000000, 1258291200, 3, 0, 4096);
+`,
 }
 
 func fixturePath(version int) string {

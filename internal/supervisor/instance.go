@@ -53,7 +53,9 @@ type ownership struct {
 	health    health
 	storage   storage
 	waiters   []*waiter
-	enders    []chan<- error // told when no process is left
+	waking    *waking              // nil: no start is under way
+	woken     *tenement.WakeRecord // of the process that has just become ready; nil but for those who waited
+	enders    []chan<- error       // told when no process is left
 
 	unrecorded error // why the process is ended, if it could not be put on record
 }
@@ -174,7 +176,9 @@ func (i *instance) step(t tenement.Trigger) {
 		i.sup.Log.Error("illegal step", "instance", i.id, "error", err)
 		return
 	}
+	before := i.own.state
 	i.own.state = next
+	i.follow(before, t)
 	i.publish()
 }
 

@@ -22,7 +22,8 @@ type life struct {
 	transport tenement.Transport
 	gate      gate
 	startedAt time.Time
-	wasReady  bool // the owner's
+	wasReady  bool           // the owner's
+	used      tenement.Usage // in all, before released receives
 	frost     frost
 	busy      busy
 	notify    notify
@@ -134,9 +135,23 @@ func (l *life) watch() {
 		l.hurryUp()
 	}
 	l.transport.CloseIdleConnections()
+	l.used = l.finalUsage()
 	err := l.process.Release(l.hurry)
 	l.hurryUp()
 	l.released <- err
+}
+
+// finalUsage is what an ended process has used, as far as its cgroup tells: Release takes
+// that away.
+func (l *life) finalUsage() tenement.Usage {
+	if l.process.Ref().Cgroup == "" {
+		return tenement.Usage{}
+	}
+	u, err := l.process.Usage()
+	if err != nil {
+		return tenement.Usage{}
+	}
+	return u
 }
 
 // gate counts leases and can be closed to new ones, in one word, so that the

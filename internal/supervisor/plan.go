@@ -48,7 +48,7 @@ func (s *Supervisor) Reconfigure(ctx context.Context, p Plan) error {
 		i.dismiss()
 	}
 	s.trim()
-	s.startPinned(slices.DeleteFunc(slices.Clone(p.Pinned), before.pins))
+	s.startPinned(slices.DeleteFunc(slices.Clone(p.Pinned), before.pins)) //nolint:contextcheck // a start outlives the call
 	return nil
 }
 

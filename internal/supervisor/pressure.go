@@ -88,6 +88,7 @@ func (i *instance) hasRoom() bool {
 		}
 	}
 	i.sup.warnFull(lack)
+	i.blame(lack)
 	i.failWaiters(lack)
 	if kept {
 		i.tryAgain(lack)

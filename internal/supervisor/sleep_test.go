@@ -96,7 +96,7 @@ func TestRequestCallsBackWhatGoesToSleep(t *testing.T) {
 			}
 			i.own.goal = tenement.GoalIdle
 			i.step(tenement.Sleep)
-			wt := &waiter{answer: make(chan answer, 1)}
+			wt := &waiter{answer: make(chan answer, 1), asker: tenement.AskerOf(w.t.Context())}
 			i.join(wt)
 			a := <-wt.answer
 			verdict <- a.err == nil

@@ -28,6 +28,7 @@ func (i *instance) begin(t tenement.Trigger) {
 // start runs with the admission slot just obtained.
 func (i *instance) start() {
 	i.own.ticket.expireAfter(slotTime)
+	i.own.waking.endPhase(queuePhase)
 	i.own.storage.full, i.own.storage.due = nil, false
 	l, how, err := i.launch()
 	if err != nil {
@@ -36,6 +37,7 @@ func (i *instance) start() {
 	}
 	i.own.unrecorded = nil
 	i.own.life = l
+	i.noteStarted()
 	i.watchStorage(how)
 	go l.watch()
 	l.probe(i.service.Timeouts.Startup)
@@ -47,6 +49,7 @@ func (i *instance) start() {
 }
 
 func (i *instance) launchFailed(err error) {
+	i.blame(err)
 	i.leaveQueue()
 	i.leaveRoom()
 	i.step(tenement.Exited)
@@ -151,6 +154,7 @@ func (i *instance) onProbe(err error) {
 	i.watchHealth()
 	i.step(tenement.IsReady)
 	i.serveWaiters()
+	o.woken = nil
 	i.armIdle()
 	i.noteProcess() // nobody waits for this
 }
@@ -166,6 +170,7 @@ func (i *instance) serve() {
 func (i *instance) misbehaved(err error) {
 	o := &i.own
 	o.record.reason = err.Error()
+	i.blame(err)
 	i.publish()
 	i.failWaiters(i.unavailable(err, i.nextDelay()))
 	o.goal = tenement.GoalBackoff

@@ -137,6 +137,7 @@ func (i *instance) onEnded(err error) {
 		i.countOOMKill()
 	}
 	i.step(tenement.Exited)
+	i.noteEnded(ended)
 	if o.state == tenement.Backoff {
 		i.afterCrash(ended)
 		return

@@ -23,8 +23,8 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Recipe, Secrets, Heed, Memory and
-// Log is required.
+// Config is what a supervisor works with. Every field but Recipe, Secrets, Heed, Observer,
+// Memory and Log is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -46,6 +46,7 @@ type Config struct {
 	// before anything is started.
 	Sweep func(ctx context.Context, adopted []tenement.Ref)
 
+	Observer    Observer
 	MaxStarting int // processes being started at once; 0 = one per core, and one
 	MaxWaiting  int // requests held at once, in all
 	Memory      Memory
@@ -120,7 +121,7 @@ func (s *Supervisor) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	close(ready)
 	s.trim()
-	s.startPinned(pinned)
+	s.startPinned(pinned) //nolint:contextcheck // as long as the supervisor
 	s.goUnlessClosed(func() { s.relieve(ctx) })
 	s.noteActivity(ctx)
 	s.close()
@@ -141,7 +142,8 @@ func (s *Supervisor) registerPinned(ctx context.Context, pinned []tenement.Insta
 func (s *Supervisor) startPinned(pinned []tenement.InstanceID) {
 	for _, id := range pinned {
 		s.goUnlessClosed(func() {
-			if err := s.Start(s.lives, id); err != nil {
+			ctx := tenement.WithAsker(s.lives, &tenement.Asker{Cause: tenement.CausePinned})
+			if err := s.Start(ctx, id); err != nil {
 				s.Log.Warn("pinned instance did not start", "instance", id, "error", err)
 			}
 		})
@@ -169,6 +171,8 @@ func (s *Supervisor) close() {
 
 // Acquire gives a lease on id's process, waking it if need be. The caller must
 // release it. The wait is bounded by ctx and by the service's wake timeout.
+//
+// Whom ctx names (see [tenement.WithAsker]) is told of the wake that it has waited for.
 //
 // Codes: not_found; suspended; unavailable, with RetryAfter, when it cannot be
 // started now; full when too many requests are held, or when all that is awake is

@@ -15,6 +15,8 @@ import (
 type waiter struct {
 	settled atomic.Bool
 	answer  chan answer
+	asker   *tenement.Asker
+	since   time.Time
 }
 
 type answer struct {
@@ -34,7 +36,7 @@ func (i *instance) requestGone() {
 func (i *instance) wait(ctx context.Context) (tenement.Lease, error) {
 	i.waiting.Add(1)
 	defer i.waiting.Add(-1)
-	w := &waiter{answer: make(chan answer, 1)}
+	w := &waiter{answer: make(chan answer, 1), asker: tenement.AskerOf(ctx), since: time.Now()}
 	if err := i.send(ctx, func() { i.join(w) }); err != nil {
 		return nil, err
 	}
@@ -63,12 +65,14 @@ func (w *waiter) fail(err error) {
 	}
 }
 
-// grant gives w a lease. False: the process takes no more of them.
-func (w *waiter) grant(l *life) bool {
+// grant gives w a lease, after the wake woken if it has waited for one. False: the process
+// takes no more of them.
+func (w *waiter) grant(l *life, woken *tenement.WakeRecord) bool {
 	if !l.enter() {
 		return false
 	}
 	if w.settled.CompareAndSwap(false, true) {
+		w.asker.Wake = woken
 		w.answer <- answer{life: l}
 	} else {
 		l.gate.leave()
@@ -99,7 +103,7 @@ func (i *instance) join(w *waiter) {
 			i.retry()
 		}
 	case tenement.Ready:
-		if !w.grant(o.life) {
+		if !w.grant(o.life, nil) {
 			i.enqueue(w) // it has just ended by itself, or is being thawed
 		}
 	case tenement.Frozen:
@@ -170,6 +174,7 @@ func (i *instance) enqueue(w *waiter) {
 		o.waiters = slices.DeleteFunc(o.waiters, func(w *waiter) bool { return w.settled.Load() })
 	}
 	o.waiters = append(o.waiters, w)
+	o.waking.share(w)
 }
 
 // wanted reports whether some request still waits.
@@ -181,7 +186,7 @@ func (i *instance) wanted() bool {
 func (i *instance) serveWaiters() {
 	o := &i.own
 	for n, w := range o.waiters {
-		if !w.grant(o.life) {
+		if !w.grant(o.life, o.woken) {
 			o.waiters = slices.Clone(o.waiters[n:])
 			return
 		}

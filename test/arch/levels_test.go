@@ -90,6 +90,8 @@ var modules = map[string][]string{
 	"github.com/netresearch/go-cron":         {"internal/config"}, // its parser and its calendar
 	"github.com/opencontainers/runtime-spec": {"internal/runtime"},
 	"github.com/pelletier/go-toml/v2":        {"internal/config", "cmd/ten"}, // `ten config` prints it
+	"github.com/prometheus/client_golang":    {"internal/telemetry"},
+	"github.com/prometheus/common":           {"internal/telemetry"}, // its encoder
 	"github.com/spf13/cobra":                 {"cmd/ten"},
 	"github.com/vishvananda/netlink":         {"internal/network"},
 	"github.com/tsenart/vegeta/v12":          {"bench/load"},

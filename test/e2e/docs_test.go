@@ -163,6 +163,23 @@ func TestLogsDocument(t *testing.T) {
 	d.shell(block(t, "docs/logs.md", "sh", "ten logs api:alice"))
 }
 
+func TestMetricsDocument(t *testing.T) {
+	t.Parallel()
+	require(t, "curl", "install curl (Debian: apt-get install curl)")
+	d := founding(t)
+	d.command("spawn", "api:alice")
+	script := strings.ReplaceAll(block(t, "docs/metrics.md", "sh", "token-gen"), "/etc/prometheus", t.TempDir()) +
+		block(t, "docs/metrics.md", "sh", "ten usage") + "ten wakes api:alice\n"
+	file := script[strings.Index(script, "> ")+2 : strings.Index(script, "\n")]
+	script += "curl -s --fail -H \"Authorization: Bearer $(cat " + file + ")\" http://localhost:" + d.port() + "/metrics\n"
+	out := d.shell(script)
+	for _, want := range []string{"api,alice,", "operator", `tenement_instances{state="ready"} 1`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing from what was printed:\n%s", want, out)
+		}
+	}
+}
+
 func TestAPIDocument(t *testing.T) {
 	t.Parallel()
 	require(t, "curl", "install curl (Debian: apt-get install curl)")

@@ -1,0 +1,187 @@
+package telemetry
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tenement"
+)
+
+// Ledger adds up what each instance uses while it is awake: requests as they come, the rest
+// whenever it is told what the processes use. What was booked of an instance that sleeps it
+// forgets. Its methods may be called concurrently.
+type Ledger struct {
+	begun time.Time // what was used before, an earlier daemon has booked
+
+	mu       sync.RWMutex
+	accounts map[tenement.InstanceID]*account
+
+	looking sync.Mutex // held by Look: one at a time
+	looked  time.Time
+
+	booking sync.Mutex // held by Book: one at a time
+}
+
+// account is what one instance has used since its account was opened.
+type account struct {
+	requests, in, out atomic.Int64
+
+	mu      sync.Mutex
+	process time.Time      // when the process began that the next two are of; zero: there is none
+	seen    time.Time      // up to when that one is in used
+	last    tenement.Usage // by then
+	used    tenement.UsageHour
+	booked  tenement.UsageHour // of that and of the requests
+}
+
+// Account is what one instance has used while it was awake.
+type Account struct {
+	Requests int64
+	Alive    bool // it has a process, of which the next are
+	CPU      time.Duration
+	Memory   tenement.Bytes
+}
+
+// NewLedger makes an empty ledger that begins now.
+func NewLedger() *Ledger {
+	return &Ledger{begun: time.Now(), accounts: make(map[tenement.InstanceID]*account)}
+}
+
+// Served counts a request. It allocates only for the first one of an instance.
+func (l *Ledger) Served(id tenement.InstanceID, in, out int64) {
+	l.mu.RLock()
+	defer l.mu.RUnlock() // Book takes none away meanwhile
+	a := l.accounts[id]
+	if a == nil {
+		l.mu.RUnlock()
+		l.open(id)
+		l.mu.RLock()
+		if a = l.accounts[id]; a == nil {
+			return // closed in this very instant
+		}
+	}
+	a.requests.Add(1)
+	a.in.Add(in)
+	a.out.Add(out)
+}
+
+func (l *Ledger) open(id tenement.InstanceID) *account {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.accounts[id]
+	if a == nil {
+		a = &account{}
+		l.accounts[id] = a
+	}
+	return a
+}
+
+// Look has each tell what every process uses now, and when that was started, unless it has
+// done so within age.
+func (l *Ledger) Look(age time.Duration, each func(func(id tenement.InstanceID, since time.Time, u tenement.Usage))) {
+	l.looking.Lock()
+	defer l.looking.Unlock()
+	if time.Since(l.looked) < age {
+		return
+	}
+	l.looked = time.Now()
+	each(func(id tenement.InstanceID, since time.Time, u tenement.Usage) {
+		a := l.open(id)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.observe(l.begun, time.Now(), since, u)
+	})
+}
+
+// Ended is told what a process that has just ended has used in all. Its memory is not known
+// any more: it counts as it was last.
+func (l *Ledger) Ended(id tenement.InstanceID, since time.Time, u tenement.Usage) {
+	a := l.open(id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.process.Equal(since) {
+		u.Memory = a.last.Memory
+	}
+	a.observe(l.begun, time.Now(), since, u)
+	a.process = time.Time{}
+}
+
+// observe adds what was used since the process was seen last. It needs mu.
+func (a *account) observe(begun, now, since time.Time, u tenement.Usage) {
+	if !a.process.Equal(since) {
+		a.process, a.seen, a.last = since, since, tenement.Usage{}
+		if since.Before(begun) {
+			a.seen, a.last.CPU = begun, u.CPU
+		}
+	}
+	elapsed := max(now.Sub(a.seen), 0)
+	a.used.Awake += elapsed
+	a.used.CPU += max(u.CPU-a.last.CPU, 0)
+	a.used.MemoryByteSeconds += int64(elapsed.Seconds() * float64(u.Memory))
+	u.CPU = max(u.CPU, a.last.CPU)
+	a.seen, a.last = now, u
+}
+
+// total is all that the account counts. It needs mu.
+func (a *account) total() tenement.UsageHour {
+	u := a.used
+	u.Requests, u.BytesIn, u.BytesOut = a.requests.Load(), a.in.Load(), a.out.Load()
+	return u
+}
+
+// Each calls do for every instance that is awake, or was a moment ago.
+func (l *Ledger) Each(do func(tenement.InstanceID, Account)) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for id, a := range l.accounts {
+		a.mu.Lock()
+		u := Account{Requests: a.requests.Load(), Alive: !a.process.IsZero(), CPU: a.used.CPU, Memory: a.last.Memory}
+		a.mu.Unlock()
+		do(id, u)
+	}
+}
+
+// Book has write keep what was used and is not booked yet, all in the hour of now. What it
+// fails to keep is offered again. The accounts of what sleeps are closed.
+func (l *Ledger) Book(now time.Time, write func([]tenement.UsageHour) error) error {
+	l.booking.Lock()
+	defer l.booking.Unlock()
+	rows := l.unbooked(now.UTC().Truncate(time.Hour))
+	if len(rows) == 0 {
+		return nil
+	}
+	err := write(rows)
+	if err == nil {
+		return nil
+	}
+	for _, row := range rows {
+		a := l.open(row.Instance)
+		a.mu.Lock()
+		a.booked = a.booked.Minus(row)
+		a.mu.Unlock()
+	}
+	return err
+}
+
+// unbooked takes what is to be booked for as good as booked.
+func (l *Ledger) unbooked(hour time.Time) (rows []tenement.UsageHour) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, a := range l.accounts {
+		a.mu.Lock()
+		total := a.total()
+		row := total.Minus(a.booked)
+		row.Instance, row.Hour = id, hour
+		a.booked = total
+		asleep := a.process.IsZero()
+		a.mu.Unlock()
+		switch {
+		case !row.IsZero():
+			rows = append(rows, row)
+		case asleep:
+			delete(l.accounts, id)
+		}
+	}
+	return rows
+}
