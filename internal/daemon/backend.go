@@ -23,6 +23,7 @@ type backend struct {
 	*tenancy
 	ctx      context.Context // of the daemon: shared hosts are looked up without a request's
 	serving  context.Context // ends when the daemon begins to stop
+	since    time.Time       // when this daemon took the instances over
 	weighing sync.Mutex      // held while weights change: store first, then memory
 	settling sync.Mutex      // held while settings change: what they come to is checked first
 }
