@@ -20,8 +20,9 @@ run: build ## serve the notes example at http://alice.notes.localhost:8080
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/notes ./examples/notes
 	@examples/notes/run.sh
 
-test: cc $(TOOLS)/gotestsum ## run every test, with the race detector
-	CGO_ENABLED=1 $(TOOLS)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 30m $(PACKAGE)
+test: cc $(TOOLS)/gotestsum ## run every test, with the race detector; ARTEFACTS=dir keeps pictures of the dashboard
+	$(if $(ARTEFACTS),@rm -rf '$(ARTEFACTS)' && mkdir -p '$(ARTEFACTS)')
+	CGO_ENABLED=1 $(TOOLS)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 30m $(if $(ARTEFACTS),-artifacts -outputdir '$(abspath $(ARTEFACTS))') $(PACKAGE)
 
 check: fmt vet lint cross tidy ## everything short of the tests
 

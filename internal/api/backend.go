@@ -138,6 +138,9 @@ type Backend interface {
 	// notes the use of the token.
 	Authenticate(ctx context.Context, secret string) (tenement.Token, error)
 
+	// Box is the machine, and what the daemon keeps there; without a Version.
+	Box(ctx context.Context) (Box, error)
+
 	// Ready is nil when the daemon can do its work.
 	Ready(ctx context.Context) error
 

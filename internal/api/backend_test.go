@@ -365,6 +365,13 @@ func (b *fakeBackend) Authenticate(_ context.Context, secret string) (tenement.T
 	return tenement.Token{}, &tenement.Error{Code: tenement.CodeUnauthenticated, Op: "authenticate", Err: errors.New("unknown token")}
 }
 
+func (b *fakeBackend) Box(context.Context) (Box, error) {
+	return Box{
+		StartedAt: time.Unix(1, 0).UTC(), Services: []string{"api", "web"}, States: map[string]int{"ready": 3}, Cores: 2,
+		Memory: Room{Total: 2 << 30, Available: 1 << 30}, Pressure: Pressure{CPU: 1.5},
+	}, b.fail
+}
+
 func (b *fakeBackend) Ready(context.Context) error { return b.fail }
 
 func (b *fakeBackend) Record(_ context.Context, e tenement.Event) {

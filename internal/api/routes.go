@@ -59,6 +59,9 @@ var routes = []route{
 	{http.MethodGet, "/api/openapi.json", open, "", "", "", mount((*Server).openAPI)},
 	{http.MethodGet, "/metrics", measuring, "", "get-metrics", "Every metric, for Prometheus", mountBytes((*Server).metrics, textType)},
 
+	{http.MethodGet, "/api/whoami", reading, "", "get-caller", "Who asks, and for what their token is", mount((*Server).whoami)},
+	{http.MethodGet, "/api/box", overview, "", "get-box", "The machine, and what the daemon keeps there", mount((*Server).box)},
+
 	{http.MethodGet, "/api/instances", reading, "", "list-instances", "List instances", mount((*Server).listInstances)},
 	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mountCreation((*Server).spawn, "It was registered already")},
 	{http.MethodGet, instancePath, reading, "", "get-instance", "Show an instance", mount((*Server).getInstance)},

@@ -35,6 +35,9 @@ var contract = map[string]allowed{
 	"GET /health":           everybody,
 	"GET /api/openapi.json": everybody,
 
+	"GET /api/whoami": lists,
+	"GET /api/box":    {worked, 403, 403, 403},
+
 	"GET /api/instances":                  lists,
 	"POST /api/instances/spawn":           noReading,
 	"GET " + instancePath:                 reads,

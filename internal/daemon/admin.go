@@ -36,11 +36,12 @@ func (d *daemon) serveAPI(w http.ResponseWriter, r *http.Request) {
 	d.tenancy.Load().serveAPI(w, proxy.FromClient(r, d.trustedProxies()))
 }
 
-// newAdminServer serves the management API on the listener that it has for itself.
-func (d *daemon) newAdminServer() *proxy.Server {
+// newAdminServer serves the dashboard, and with it the management API, on the listener
+// that they have for themselves.
+func (d *daemon) newAdminServer(pages http.Handler) *proxy.Server {
 	return proxy.NewServer(proxy.New(proxy.Config{
 		Lookup:  func(string, string) route.Target { return route.Target{Kind: route.Admin} },
-		Admin:   api.OnlyHosts(http.HandlerFunc(d.serveAPI), d.adminNames),
+		Admin:   api.OnlyHosts(pages, d.adminNames),
 		Leaving: d.isUpgraded,
 		Log:     d.Log,
 	}))

@@ -23,6 +23,7 @@ type backend struct {
 	*tenancy
 	ctx      context.Context // of the daemon: shared hosts are looked up without a request's
 	serving  context.Context // ends when the daemon begins to stop
+	since    time.Time       // when this daemon took the instances over
 	weighing sync.Mutex      // held while weights change: store first, then memory
 	settling sync.Mutex      // held while settings change: what they come to is checked first
 }
@@ -182,7 +183,7 @@ func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (api.Stor
 	}
 	own, quota := false, tenement.Bytes(0)
 	if service := b.daemon.config().Services[id.Service]; service != nil {
-		if settled, err := b.recipe(ctx, id, service); err == nil { // else its next start says what is wrong
+		if settled, _, err := b.recipe(ctx, id, service); err == nil { // else its next start says what is wrong
 			service = settled
 		}
 		own, quota = service.Isolation != tenement.IsolationProcess, service.Limits.Storage

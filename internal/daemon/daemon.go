@@ -25,6 +25,7 @@ import (
 
 	"tenement"
 	"tenement/internal/config"
+	"tenement/internal/dashboard"
 	"tenement/internal/fault"
 	"tenement/internal/proxy"
 	"tenement/internal/telemetry"
@@ -200,11 +201,14 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (net.Listener, err
 // run serves until ctx ends, another daemon has taken over, or a part breaks.
 func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os.Signal) error {
 	api := http.HandlerFunc(d.serveAPI)
+	pages := dashboard.New(api)
 	front := proxy.NewServer(proxy.New(proxy.Config{
 		Lookup:  d.lookup,
 		Pick:    func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },
 		Acquire: d.acquire,
-		Ready:   func(id tenement.InstanceID) (tenement.Lease, bool) { return d.tenancy.Load().supervisor.Ready(id) },
+		Ready: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, bool) {
+			return d.tenancy.Load().supervisor.Ready(ctx, id)
+		},
 		Leaving: d.isUpgraded,
 		MaxBody: d.maxBody,
 		Resting: d.resting,
@@ -213,7 +217,7 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 		},
 		Served:         d.served,
 		FirstByte:      d.firstByte,
-		Admin:          api,
+		Admin:          pages,
 		TrustedProxies: d.trustedProxies,
 		Log:            d.Log,
 	}))
@@ -225,7 +229,7 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 	d.serve(front, d.front)
 	d.serveLocal(d.local)
 	if d.admin != nil {
-		admin := d.newAdminServer()
+		admin := d.newAdminServer(pages)
 		servers = append(servers, admin)
 		d.serve(admin, d.admin)
 	}
@@ -345,7 +349,7 @@ func (d *daemon) announce() {
 	c := d.config()
 	fmt.Fprintf(d.Stdout, "listening on http://%s\n", d.front.Addr())
 	if d.admin != nil {
-		fmt.Fprintf(d.Stdout, "management API on http://%s\n", d.admin.Addr())
+		fmt.Fprintf(d.Stdout, "dashboard and management API on http://%s\n", d.admin.Addr())
 	}
 	byIsolation := make(map[tenement.Isolation][]string)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {

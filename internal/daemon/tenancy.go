@@ -80,7 +80,7 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 	t.agenda = t.newAgenda()
 	t.supervisor = t.newSupervisor()
 	ctx = context.WithoutCancel(ctx)
-	t.backend = &backend{tenancy: t, ctx: ctx}
+	t.backend = &backend{tenancy: t, ctx: ctx, since: time.Now()}
 	//nolint:contextcheck // each request brings its own
 	t.api = api.NewServer(api.Options{Backend: t.backend, Log: d.Log, Version: d.Version, URL: t.backend.URL})
 	return t, t.start(ctx)
@@ -198,7 +198,6 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Transport:   proxy.NewTransport,
 		Heed:        t.agenda.Heed,
 		Recipe:      t.recipe,
-		Secrets:     t.secrets,
 		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },
 		Sweep:       t.sweep,
 		Observer:    t.observer(),

@@ -104,7 +104,7 @@ func (a *directAnswer) forward() error {
 		return errors.Join(err, errLeft)
 	}
 	if reusable && a.up.r.Buffered() == 0 {
-		a.up.pool.put(a.up)
+		a.up.pool.release(a.up)
 		a.up = nil
 	}
 	if a.close {

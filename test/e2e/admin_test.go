@@ -47,8 +47,9 @@ func TestAdminListener(t *testing.T) {
 		for _, rebound := range []string{"evil.example", "alice.notes.localhost"} {
 			admin.get(421, rebound, "/api/instances/notes:alice", "Authorization", token)
 			admin.get(421, rebound, "/health")
+			admin.get(421, rebound, "/")
 		}
-		admin.get(404, self, "/")
+		admin.get(200, self, "/")
 		admin.expect(403, "POST", self, "/api/instances/notes:alice/stop", "", "Authorization", token, "Origin", "http://evil.example")
 		admin.expect(403, "POST", self, "/api/instances/notes:alice/stop", "", "Authorization", token, "Sec-Fetch-Site", "same-site")
 		admin.expect(204, "POST", self, "/api/instances/notes:alice/stop", "", "Authorization", token, "Origin", admin.base)

@@ -1,0 +1,74 @@
+// Plots of numbers over time.
+import uPlot from 'uplot';
+import { html } from 'htm/preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { count } from './format.js';
+
+const height = 150; // px
+const colours = ['--accent', '--second', '--third'];
+
+/** A colour of the style sheet, which knows dark from light. */
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** All plots of a page show the same moment under the pointer. */
+const cursor = { y: false, drag: { setScale: false, x: false }, sync: { key: 'page' } };
+
+/** From when to when, in seconds: a few samples are no whole width. */
+function times(u) {
+  const first = u.data[0][0] ?? Date.now() / 1000;
+  const last = u.data[0].at(-1) ?? first;
+  return [Math.min(first, last - 300), last];
+}
+
+function options({ width, names, show, floor, point }) {
+  const axis = { stroke: colour('--faint'), font: '12px system-ui, sans-serif', grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false } };
+  const line = (name, n) => ({
+    label: name, stroke: colour(colours[n]), width: 1.75, points: { show: false },
+    fill: n ? undefined : colour(colours[0]) + '1a', // a tenth of it
+  });
+  return {
+    width, height, cursor,
+    series: [{}, ...names.map(line)],
+    axes: [{ ...axis, grid: { show: false }, space: 70 }, { ...axis, size: 58, space: 36, values: (_, splits) => splits.map(show) }],
+    scales: { x: { range: times }, y: { range: (_, low, high) => [0, Math.max(floor, (high ?? 0) * 1.15)] } },
+    legend: { show: false },
+    hooks: { setCursor: [(u) => point(u.cursor.idx ?? null)] },
+  };
+}
+
+/**
+ * data is the times in seconds, and then for each of names its values, null where there is
+ * none; it is drawn anew when at is another one. show makes texts of values, and no scale
+ * ends below floor. Over the plot stand the last values, or those under the pointer.
+ */
+export function Plot({ title, at, data, names, show = count, floor = 1 }) {
+  const box = useRef();
+  const plot = useRef();
+  const [pointed, point] = useState(null);
+  useEffect(() => {
+    const make = () => {
+      plot.current?.destroy();
+      plot.current = new uPlot(options({ width: box.current.clientWidth, names, show, floor, point }), data, box.current);
+    };
+    make();
+    const dark = matchMedia('(prefers-color-scheme: dark)');
+    dark.addEventListener('change', make);
+    const sizes = new ResizeObserver(() => plot.current.setSize({ width: box.current.clientWidth, height }));
+    sizes.observe(box.current);
+    return () => {
+      sizes.disconnect();
+      dark.removeEventListener('change', make);
+      plot.current.destroy();
+    };
+  }, []);
+  useEffect(() => { plot.current.setData(data); }, [at]);
+  const value = (n) => data[n + 1][pointed ?? data[0].length - 1];
+  return html`
+    <figure class="plot">
+      <figcaption>
+        <b>${title}</b>
+        ${names.map((name, n) => html`<span class="series" key=${name}>${name} <span class="value">${value(n) == null ? '–' : show(value(n))}</span></span>`)}
+      </figcaption>
+      <div ref=${box} aria-hidden="true"></div>
+    </figure>`;
+}
