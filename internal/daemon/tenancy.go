@@ -36,6 +36,7 @@ type tenancy struct {
 	supervisor *supervisor.Supervisor
 	ledger     *telemetry.Ledger
 	wakes      telemetry.Wakes
+	counts     stateCounts
 	agenda     *agenda.Agenda
 	backend    *backend
 	api        http.Handler

@@ -57,8 +57,8 @@ func adopt(tenement.Ref) (*handle, error) {
 	}
 }
 
-// members are not known here.
-func (h *handle) members() ([]int, error) {
+// processGroups are not known here.
+func processGroups() (map[int][]int, error) {
 	return nil, &tenement.Error{
 		Code: tenement.CodeUnavailable, Op: "measure a process",
 		Err: errors.New("what a process tree uses is known on Linux only"),

@@ -29,6 +29,7 @@ type Host struct {
 	within  *rootless.Namespaces
 	events  *listening.Events
 	network uint64 // the cookie of the daemon's own
+	groups  groupTable
 	log     *slog.Logger
 }
 

@@ -13,21 +13,32 @@ import (
 
 // members lists the processes of the process group that the process leads.
 func (h *handle) members() ([]int, error) {
+	groups, err := processGroups()
+	return groups[h.pid], err
+}
+
+// processGroups lists the processes of every process group, by its leader. It reads a file
+// for each process of the machine.
+func processGroups() (map[int][]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	var pids []int
+	groups := make(map[int][]int)
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
-		if fields := statFields(pid); len(fields) > statGroup && fields[statGroup] == strconv.Itoa(h.pid) {
-			pids = append(pids, pid)
+		fields := statFields(pid)
+		if len(fields) <= statGroup {
+			continue // it has ended
+		}
+		if group, err := strconv.Atoi(fields[statGroup]); err == nil {
+			groups[group] = append(groups[group], pid)
 		}
 	}
-	return pids, nil
+	return groups, nil
 }
 
 // stopped reports whether the main process was stopped by a signal.

@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"errors"
+	"sync"
 	"syscall"
+	"time"
 
 	"tenement"
 	"tenement/internal/cgroup"
@@ -53,17 +55,45 @@ func (p *hostProcess) Frozen() bool {
 }
 
 // Usage implements [Process]. Without a cgroup it is that of the process group, and what
-// has ended in it is not counted.
+// has ended in it, or joined it within the last second, is not counted.
 func (p *hostProcess) Usage() (tenement.Usage, error) {
 	if p.group != nil {
 		return p.group.Usage()
 	}
-	pids, err := p.handle.members()
+	pids, err := p.host.groups.of(p.ref.PID)
 	if err != nil {
 		return tenement.Usage{}, err
 	}
 	memory, tasks := cgroup.Resident(pids)
 	return tenement.Usage{CPU: processorTime(pids), Memory: memory, Tasks: tasks}, nil
+}
+
+// groupsAge is how long it is believed who is in which process group: to find that out
+// reads a file for each process of the machine, and a thousand may be measured in a row.
+const groupsAge = time.Second
+
+// groupTable is who is in which process group. It is safe for concurrent use.
+type groupTable struct {
+	mu   sync.Mutex
+	read time.Time
+	pids map[int][]int
+}
+
+// of lists the members of leader's group; of one that has just begun the leader alone.
+func (t *groupTable) of(leader int) ([]int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.read) >= groupsAge {
+		pids, err := processGroups()
+		if err != nil {
+			return nil, err
+		}
+		t.pids, t.read = pids, time.Now()
+	}
+	if pids := t.pids[leader]; len(pids) > 0 {
+		return pids, nil
+	}
+	return []int{leader}, nil
 }
 
 // killedStatus is what a shell, and what does as shells do, says of a command that was

@@ -183,6 +183,10 @@ CREATE TABLE usage (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_by_instance ON usage (name, service, hour);
 `,
+	// What is counted whenever somebody reads the metrics.
+	`
+CREATE INDEX instances_suspended ON instances (service, name) WHERE suspended <> 0;
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

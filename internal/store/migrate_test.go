@@ -79,6 +79,9 @@ INSERT INTO events VALUES (100002, 1767225600000000004, 'stranger', 'authenticat
 INSERT INTO wakes VALUES (1, 'api', 'alice', 1767225600000000000, 'request', 'public', 'Mozilla/5.0', '/page', 1000, 2000000, 150000000, 3000000, 'ok', 2);
 INSERT INTO usage VALUES (1767225600000000000, 'api', 'alice', 60000000000, 250000000, 1258291200, 3, 0, 4096);
 `,
+	13: `
+UPDATE instances SET oom_kills = 4 WHERE service = 'api' AND name = 'bob_2';
+`,
 }
 
 func fixturePath(version int) string {

@@ -172,6 +172,56 @@ func TestPagesSeek(t *testing.T) {
 	}
 }
 
+func TestCountResting(t *testing.T) {
+	t.Parallel()
+	ctx, s := t.Context(), openStore(t, t.TempDir())
+	register(t, s, "api:alice", "api:bob", "api:carol", "web:dave", "web:eve")
+	must(t, s.SetSuspended(ctx, instanceID(t, "api:bob"), true))
+	must(t, s.SetSuspended(ctx, instanceID(t, "web:eve"), true))
+	for _, name := range []string{"api:carol", "web:eve"} { // what is suspended is not failed
+		must(t, s.SetFailure(ctx, instanceID(t, name), tenement.Failure{Reason: "gone", RetryAt: time.Unix(1, 0)}))
+	}
+	counts, err := s.CountResting(ctx)
+	must(t, err)
+	if diff := cmp.Diff(map[tenement.State]int{tenement.Asleep: 2, tenement.Suspended: 2, tenement.Failed: 1}, counts); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestCountRestingReadsIndexesOnly: the rows of a million instances are 100 MB.
+func TestCountRestingReadsIndexesOnly(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+countResting)
+	must(t, err)
+	plan, err := collect(rows, func(r row) (detail string, err error) {
+		var ignored int
+		err = r.Scan(&ignored, &ignored, &ignored, &detail)
+		return detail, err
+	})
+	must(t, err)
+	for _, line := range plan {
+		if strings.Contains(line, "SCAN instances") && !strings.Contains(line, "INDEX") {
+			t.Errorf("a scan of the table: %q", plan)
+		}
+	}
+	for _, index := range []string{"COVERING INDEX", "INDEX instances_suspended", "INDEX instances_failed"} {
+		if !strings.Contains(strings.Join(plan, "\n"), index) {
+			t.Errorf("no %s is used: %q", index, plan)
+		}
+	}
+}
+
+// BenchmarkCountResting is what a scrape of the metrics asks for.
+func BenchmarkCountResting(b *testing.B) {
+	s := openStore(b, b.TempDir())
+	addRows(b, s, 1_000_000)
+	for b.Loop() {
+		_, err := s.CountResting(b.Context())
+		must(b, err)
+	}
+}
+
 func TestDelete(t *testing.T) {
 	t.Parallel()
 	ctx, s := t.Context(), openStore(t, t.TempDir())
