@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,34 +144,38 @@ type inspected struct {
 
 func (a *app) inspectCommand() *cobra.Command {
 	return a.onInstance("inspect", "Show all about an instance", func(ctx context.Context, client *api.Client, id tenement.InstanceID) error {
-		in, err := client.Instance(ctx, id)
-		if err != nil {
-			return err
-		}
-		storage, err := client.Storage(ctx, id)
-		if err != nil {
-			return err
-		}
-		settings, err := client.Settings(ctx, id)
+		in, err := inspect(ctx, client, id)
 		if err != nil {
 			return err
 		}
 		if a.json {
-			return a.printJSON(inspected{in, storage, settings})
+			return a.printJSON(in)
 		}
-		a.printInspected(in, storage, settings)
+		a.printTable(in.rows())
 		return nil
 	})
 }
 
-func (a *app) printInspected(in api.Instance, storage api.Storage, settings api.Settings) {
+func inspect(ctx context.Context, client *api.Client, id tenement.InstanceID) (in inspected, err error) {
+	if in.Instance, err = client.Instance(ctx, id); err != nil {
+		return in, err
+	}
+	if in.Storage, err = client.Storage(ctx, id); err != nil {
+		return in, err
+	}
+	in.Settings, err = client.Settings(ctx, id)
+	return in, err
+}
+
+// rows are the lines for people, without those that say nothing.
+func (in inspected) rows() [][]string {
 	now := time.Now()
 	oomKills := ""
 	if in.OOMKills > 0 {
 		oomKills = times(in.OOMKills)
 	}
 	rows := [][]string{
-		{"instance", in.ID.String()},
+		{"instance", in.Instance.ID.String()},
 		{"state", in.State.String()},
 		{"reason", in.Reason},
 		{"next start", until(in.RetryAt, now)},
@@ -189,18 +194,12 @@ func (a *app) printInspected(in api.Instance, storage api.Storage, settings api.
 		{"requests", fmt.Sprintf("%d under way, %d waiting", in.Leases, in.Waiting)},
 		{"restarts", strconv.Itoa(in.Restarts)},
 		{"out of memory", oomKills},
-		{"data", storage.Path},
-		{"size", fmt.Sprintf("%s, %d files", size(storage.UsedBytes), storage.UsedFiles)},
-		{"quota", quota(storage)},
+		{"data", in.Storage.Path},
+		{"size", fmt.Sprintf("%s, %d files", size(in.Storage.UsedBytes), in.Storage.UsedFiles)},
+		{"quota", quota(in.Storage)},
 	}
-	rows = append(rows, settingRows(settings)...)
-	shown := rows[:0]
-	for _, row := range rows {
-		if row[1] != "" && row[1] != "-" {
-			shown = append(shown, row)
-		}
-	}
-	a.printTable(shown)
+	rows = append(rows, settingRows(in.Settings)...)
+	return slices.DeleteFunc(rows, func(row []string) bool { return row[1] == "" || row[1] == "-" })
 }
 
 // quota says what an instance may store, and who sees to that.
@@ -213,14 +212,6 @@ func quota(s api.Storage) string {
 		how = "kept by the file system: project quota"
 	}
 	return fmt.Sprintf("%s, %d files (%s)", size(s.LimitBytes), s.LimitFiles, how)
-}
-
-// moment is t for people and, in brackets, how long that is ago.
-func moment(t, now time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.Local().Format(time.DateTime) + " (" + ago(t, now) + ")"
 }
 
 func (a *app) healthCommand() *cobra.Command {

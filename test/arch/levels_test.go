@@ -28,6 +28,7 @@ var levels = map[string]int{
 	"internal/cgroup":    1,
 	"internal/config":    1,
 	"internal/disk":      1,
+	"internal/legible":   1,
 	"internal/listening": 1,
 	"internal/logs":      1,
 	"internal/memory":    1,
@@ -45,6 +46,7 @@ var levels = map[string]int{
 	"internal/proxy":     2,
 	"internal/runtime":   2,
 	"internal/slum":      2,
+	"internal/top":       2,
 
 	"internal/runtime/runtimetest": 3,
 	"internal/supervisor":          3,
@@ -78,6 +80,9 @@ var testTrees = []string{"test"}
 // imported at all; a new one is added here together with its reason in
 // docs/decisions.
 var modules = map[string][]string{
+	"charm.land/bubbles/v2":                  {"internal/top"},
+	"charm.land/bubbletea/v2":                {"internal/top"},
+	"charm.land/lipgloss/v2":                 {"internal/top"},
 	"filippo.io/age":                         {"internal/secrets"},
 	"github.com/cilium/ebpf":                 {"internal/listening"},
 	"github.com/coder/websocket":             {"internal/runtime/runtimetest", "bench/tenant/static"}, // the tenant programs echo
