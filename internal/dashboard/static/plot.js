@@ -13,14 +13,14 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 /** All plots of a page show the same moment under the pointer. */
 const cursor = { y: false, drag: { setScale: false, x: false }, sync: { key: 'page' } };
 
-/** From when to when, in seconds: a few samples are no whole width. */
-function times(u) {
-  const first = u.data[0][0] ?? Date.now() / 1000;
-  const last = u.data[0].at(-1) ?? first;
+/** From when to when all of data is, in seconds: a few samples are no whole width. */
+function spanOf([times]) {
+  const first = times[0] ?? Date.now() / 1000;
+  const last = times.at(-1) ?? first;
   return [Math.min(first, last - 300), last];
 }
 
-function options({ width, names, show, floor, point }) {
+function options({ width, names, show, floor, point, times }) {
   const axis = { stroke: colour('--faint'), font: '12px system-ui, sans-serif', grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false } };
   const line = (name, n) => ({
     label: name, stroke: colour(colours[n]), width: 1.75, points: { show: false },
@@ -38,17 +38,20 @@ function options({ width, names, show, floor, point }) {
 
 /**
  * data is the times in seconds, and then for each of names its values, null where there is
- * none; it is drawn anew when at is another one. show makes texts of values, and no scale
- * ends below floor. Over the plot stand the last values, or those under the pointer.
+ * none; it is drawn anew when at is another one. show makes texts of values, no scale ends
+ * below floor, and span is from when to when, if not all that data has. Over the plot stand
+ * the last values, or those under the pointer.
  */
-export function Plot({ title, at, data, names, show = count, floor = 1 }) {
+export function Plot({ title, at, data, names, show = count, floor = 1, span }) {
   const box = useRef();
   const plot = useRef();
+  const times = useRef();
+  times.current = span ?? spanOf(data);
   const [pointed, point] = useState(null);
   useEffect(() => {
     const make = () => {
       plot.current?.destroy();
-      plot.current = new uPlot(options({ width: box.current.clientWidth, names, show, floor, point }), data, box.current);
+      plot.current = new uPlot(options({ width: box.current.clientWidth, names, show, floor, point, times: () => times.current }), data, box.current);
     };
     make();
     const dark = matchMedia('(prefers-color-scheme: dark)');
