@@ -28,4 +28,7 @@ type Lease interface {
 type Transport interface {
 	http.RoundTripper
 	CloseIdleConnections()
+
+	// Offer takes over a connection to the process that nobody uses, for the next request.
+	Offer(conn net.Conn)
 }

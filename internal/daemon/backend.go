@@ -183,7 +183,7 @@ func (b *backend) Storage(ctx context.Context, id tenement.InstanceID) (api.Stor
 	}
 	own, quota := false, tenement.Bytes(0)
 	if service := b.daemon.config().Services[id.Service]; service != nil {
-		if settled, err := b.recipe(ctx, id, service); err == nil { // else its next start says what is wrong
+		if settled, _, err := b.recipe(ctx, id, service); err == nil { // else its next start says what is wrong
 			service = settled
 		}
 		own, quota = service.Isolation != tenement.IsolationProcess, service.Limits.Storage

@@ -206,7 +206,9 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 		Lookup:  d.lookup,
 		Pick:    func(service string) (tenement.InstanceID, error) { return d.tenancy.Load().backend.pick(service) },
 		Acquire: d.acquire,
-		Ready:   func(id tenement.InstanceID) (tenement.Lease, bool) { return d.tenancy.Load().supervisor.Ready(id) },
+		Ready: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, bool) {
+			return d.tenancy.Load().supervisor.Ready(ctx, id)
+		},
 		Leaving: d.isUpgraded,
 		MaxBody: d.maxBody,
 		Resting: d.resting,

@@ -49,12 +49,12 @@ func (t *tenancy) settings(ctx context.Context, id tenement.InstanceID) (config.
 	return own, sealed, nil
 }
 
-// recipe is service as id is started with it. CodeUnavailable: what id has of its own is
-// out of the bounds that there are now.
-func (t *tenancy) recipe(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (*tenement.Service, error) {
-	own, _, err := t.settings(ctx, id)
+// recipe is service as id is started with it, and what only id's process is to see.
+// CodeUnavailable: what id has of its own is out of the bounds that there are now.
+func (t *tenancy) recipe(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (*tenement.Service, map[string]tenement.Secret, error) {
+	own, sealed, err := t.settings(ctx, id)
 	if err != nil || len(own.Values)+len(own.Env)+len(own.Secrets) == 0 {
-		return service, err
+		return service, nil, err
 	}
 	settled, err := own.Apply(service)
 	if err != nil {
@@ -62,17 +62,14 @@ func (t *tenancy) recipe(ctx context.Context, id tenement.InstanceID, service *t
 		if more := tenement.HintOf(err); more != "" {
 			hint += "; " + more
 		}
-		return service, &tenement.Error{Code: tenement.CodeUnavailable, Op: "settings of " + id.String(), Err: err, Hint: hint}
+		return service, nil, &tenement.Error{Code: tenement.CodeUnavailable, Op: "settings of " + id.String(), Err: err, Hint: hint}
 	}
-	return settled, nil
+	opened, err := t.open(id, sealed)
+	return settled, opened, err
 }
 
-// secrets opens what only id's process is to see.
-func (t *tenancy) secrets(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error) {
-	_, sealed, err := t.settings(ctx, id)
-	if err != nil || len(sealed) == 0 {
-		return nil, err
-	}
+// open gives the secrets of id as its process is to see them.
+func (t *tenancy) open(id tenement.InstanceID, sealed map[string][]byte) (map[string]tenement.Secret, error) {
 	opened := make(map[string]tenement.Secret, len(sealed))
 	for name, text := range sealed {
 		plain, err := t.key.Open(text)

@@ -201,7 +201,6 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Transport:   proxy.NewTransport,
 		Heed:        t.agenda.Heed,
 		Recipe:      t.recipe,
-		Secrets:     t.secrets,
 		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0); t.history.Forget(id) },
 		Sweep:       t.sweep,
 		Observer:    t.observer(),

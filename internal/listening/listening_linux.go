@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -106,19 +107,51 @@ func unavailable(err error) error {
 	}
 }
 
-// Run passes on what the kernel tells, until ctx ends. Call it once.
+// Run passes on what the kernel tells, until ctx ends. Call it once. It waits as a
+// connection is waited for, by Go's own poller: a thread of its own would, being told, have
+// to wake the next one first.
 func (e *Events) Run(ctx context.Context, log *slog.Logger) {
-	stop := context.AfterFunc(ctx, func() { _ = e.reader.Close() })
+	err := e.run(ctx)
+	if err != nil && ctx.Err() == nil {
+		log.Error("programs that begin to listen are not noticed at once any more", "error", err)
+	}
+}
+
+func (e *Events) run(ctx context.Context) error {
+	fd, err := unix.FcntlInt(uintptr(e.told.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // else os.NewFile does not have it polled
+		return errors.Join(err, unix.Close(fd))
+	}
+	file := os.NewFile(uintptr(fd), "events")
+	defer file.Close()
+	polled, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = file.Close() })
 	defer stop()
+	e.reader.SetDeadline(time.Unix(1, 0)) // it does not wait itself
+	var failed error
+	err = polled.Read(func(uintptr) (done bool) {
+		failed = e.pass()
+		return failed != nil
+	})
+	return errors.Join(failed, err)
+}
+
+// pass tells all that is in the ring buffer.
+func (e *Events) pass() error {
 	var record ringbuf.Record
 	for {
 		err := e.reader.ReadInto(&record)
 		switch {
-		case errors.Is(err, ringbuf.ErrClosed):
-			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
 		case err != nil:
-			log.Error("programs that begin to listen are not noticed at once any more", "error", err)
-			return
+			return err
 		case len(record.RawSample) >= placeSize:
 			e.tell(place{
 				Network: binary.NativeEndian.Uint64(record.RawSample),

@@ -4,6 +4,7 @@ package probe
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,6 +29,10 @@ type Target struct {
 	// Passed says that the socket was there before the process: connections wait in it
 	// until they are taken. Then the one request waits, too.
 	Passed bool
+
+	// Keep takes over the connection that has shown the process to be ready, if another
+	// request may be sent on it; nil: it is closed.
+	Keep func(net.Conn)
 }
 
 // Intervals of the attempts to reach a starting process. Where nobody tells when it
@@ -121,29 +126,40 @@ func (t Target) check(ctx context.Context) (connected bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = conn.Close() }()
-	if t.Path == "" {
-		return true, nil
+	usable := true
+	if t.Path != "" {
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+		usable, err = t.ask(conn)
+		usable = stop() && usable
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	return true, ask(conn, t.Path)
+	if err == nil && usable && t.Keep != nil {
+		t.Keep(conn)
+	} else {
+		_ = conn.Close()
+	}
+	return true, err
 }
 
-// ask sends Host: localhost, which frameworks that check it allow by default.
-func ask(conn net.Conn, path string) error {
-	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tenement-health\r\nAccept: */*\r\nConnection: close\r\n\r\n", path)
-	if err != nil {
-		return fmt.Errorf("send health request: %w", err)
+// ask sends Host: localhost, which frameworks that check it allow by default. It says
+// whether the connection can be used for another request.
+func (t Target) ask(conn net.Conn) (usable bool, err error) {
+	last := ""
+	if t.Keep == nil {
+		last = "Connection: close\r\n"
 	}
-	answer, err := http.ReadResponse(bufio.NewReaderSize(conn, 1<<10), nil)
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tenement-health\r\nAccept: */*\r\n%s\r\n", t.Path, last)
 	if err != nil {
-		return fmt.Errorf("read health answer: %w", err)
+		return false, fmt.Errorf("send health request: %w", err)
+	}
+	from := bufio.NewReaderSize(conn, 1<<10)
+	answer, err := http.ReadResponse(from, nil)
+	if err != nil {
+		return false, fmt.Errorf("read health answer: %w", err)
 	}
 	defer func() { _ = answer.Body.Close() }()
-	_, _ = io.CopyN(io.Discard, answer.Body, maxDiscard) // spares the app a reset; the status is the verdict
+	_, end := io.CopyN(io.Discard, answer.Body, maxDiscard) // spares the app a reset; the status is the verdict
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
-		return fmt.Errorf("health path %s answered %d", path, answer.StatusCode)
+		return false, fmt.Errorf("health path %s answered %d", t.Path, answer.StatusCode)
 	}
-	return nil
+	return !answer.Close && errors.Is(end, io.EOF) && from.Buffered() == 0, nil
 }

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -129,4 +131,46 @@ func TestNeverReady(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+}
+
+// TestKeep: a connection is kept for another request only where one may be sent on it.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		answer string // "": the health path is not asked for
+		kept   bool
+	}{
+		"nothing asked":     {"", true},
+		"HTTP/1.1":          {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true},
+		"asks to close":     {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", false},
+		"HTTP/1.0":          {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", false},
+		"more than was due": {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok, evil", false},
+		"a long answer":     {"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100_000), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			target := probe.Target{Dial: func(context.Context) (net.Conn, error) { return ours, nil }}
+			if tt.answer != "" {
+				target.Path = "/health"
+				go func() {
+					if _, err := http.ReadRequest(bufio.NewReader(theirs)); err == nil {
+						_, _ = io.WriteString(theirs, tt.answer)
+					}
+				}()
+			}
+			var kept net.Conn
+			target.Keep = func(c net.Conn) { kept = c }
+			if err := probe.Ready(t.Context(), target); err != nil {
+				t.Fatal(err)
+			}
+			if (kept == ours) != tt.kept {
+				t.Errorf("kept: %t", kept != nil)
+			}
+			if err := ours.SetDeadline(time.Time{}); (err == nil) != tt.kept {
+				t.Errorf("after it: %v", err)
+			}
+		})
+	}
 }

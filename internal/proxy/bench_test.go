@@ -64,7 +64,7 @@ func BenchmarkProxy(b *testing.B) {
 	ours := New(Config{
 		Lookup:  func(string, string) route.Target { return route.Target{Kind: route.Instance, ID: alice} },
 		Acquire: func(context.Context, tenement.InstanceID) (tenement.Lease, error) { return lease, nil },
-		Ready:   func(tenement.InstanceID) (tenement.Lease, bool) { return lease, true },
+		Ready:   func(context.Context, tenement.InstanceID) (tenement.Lease, bool) { return lease, true },
 	})
 	none := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(kilobyte) })
 	for _, bench := range []struct {
@@ -130,7 +130,10 @@ func BenchmarkTwoPieces(b *testing.B) {
 	defer standard.CloseIdleConnections()
 	for _, bench := range []struct {
 		name      string
-		transport tenement.Transport
+		transport interface {
+			http.RoundTripper
+			CloseIdleConnections()
+		}
 	}{{"standard", standard}, {"tenement", tenant.tr}} {
 		b.Run(bench.name, func(b *testing.B) {
 			for b.Loop() {

@@ -78,7 +78,7 @@ func (c *frontConn) direct() (answered bool, err error) {
 	default:
 		return false, nil
 	}
-	lease, ok := config.Ready(target.ID)
+	lease, ok := config.Ready(c.ctx, target.ID)
 	if !ok {
 		return false, nil
 	}

@@ -104,7 +104,7 @@ func (a *directAnswer) forward() error {
 		return errors.Join(err, errLeft)
 	}
 	if reusable && a.up.r.Buffered() == 0 {
-		a.up.pool.put(a.up)
+		a.up.pool.release(a.up)
 		a.up = nil
 	}
 	if a.close {
@@ -123,6 +123,7 @@ func (a *directAnswer) copyKnown(out []byte) error {
 		return err
 	}
 	n, _ := a.up.r.Discard(len(ready))
+	a.sent = int64(n)
 	if left -= int64(n); left == 0 {
 		return nil
 	}
@@ -137,6 +138,7 @@ func (a *directAnswer) copyKnown(out []byte) error {
 			return err
 		}
 		left -= int64(n)
+		a.sent += int64(n)
 	}
 	return nil
 }
@@ -158,6 +160,7 @@ func (a *directAnswer) copyUnknown(out []byte) error {
 			out = out[:0]
 		}
 		n, err := body.Read(buf)
+		a.sent += int64(n)
 		if n > 0 {
 			out = append(strconv.AppendInt(out, int64(n), 16), "\r\n"...)
 			out = append(append(out, buf[:n]...), "\r\n"...)
@@ -204,6 +207,7 @@ func (a *directAnswer) broken(err error) error {
 func (a *directAnswer) refuse(err error) error {
 	c := a.c
 	reply := answerTo(err)
+	a.refused = reply.status
 	c.server.handler.report(c.ctx, a.id, reply, err)
 	req, parseErr := http.ReadRequest(bufio.NewReader(bytes.NewReader(c.buf[c.from : c.from+c.head.length])))
 	if parseErr != nil {
@@ -211,6 +215,7 @@ func (a *directAnswer) refuse(err error) error {
 	}
 	w := &directReply{header: make(http.Header)}
 	reply.write(w, req, retryAfter(err))
+	a.sent = int64(len(w.body))
 	out := fmt.Appendf(c.out[:0], "HTTP/1.1 %d %s\r\nDate: %s\r\n", w.status, http.StatusText(w.status), httpDate())
 	for name, values := range w.header {
 		for _, value := range values {

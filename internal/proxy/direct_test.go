@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,8 +36,8 @@ func TestPlainRequestsAreAnsweredDirectly(t *testing.T) {
 	h := New(Config{
 		Lookup:  func(string, string) route.Target { return route.Target{Kind: route.Instance, ID: alice} },
 		Acquire: w.acquire,
-		Ready: func(id tenement.InstanceID) (tenement.Lease, bool) {
-			lease, err := w.acquire(t.Context(), id)
+		Ready: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, bool) {
+			lease, err := w.acquire(ctx, id)
 			return lease, err == nil
 		},
 	})
@@ -171,8 +172,8 @@ func TestShutdown(t *testing.T) {
 	w := &world{t: t, lives: []*life{tenant}}
 	h := New(Config{
 		Lookup: func(string, string) route.Target { return route.Target{Kind: route.Instance, ID: alice} },
-		Ready: func(id tenement.InstanceID) (tenement.Lease, bool) {
-			lease, err := w.acquire(t.Context(), id)
+		Ready: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, bool) {
+			lease, err := w.acquire(ctx, id)
 			return lease, err == nil
 		},
 	})
@@ -228,8 +229,8 @@ func TestCloseBreaksOff(t *testing.T) {
 	w := &world{t: t, lives: []*life{tenant}}
 	h := New(Config{
 		Lookup: func(string, string) route.Target { return route.Target{Kind: route.Instance, ID: alice} },
-		Ready: func(id tenement.InstanceID) (tenement.Lease, bool) {
-			lease, err := w.acquire(t.Context(), id)
+		Ready: func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, bool) {
+			lease, err := w.acquire(ctx, id)
 			return lease, err == nil
 		},
 	})

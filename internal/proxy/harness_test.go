@@ -153,7 +153,7 @@ func newFront(t testing.TB, lives []*life, edit func(*world, *Config)) *front {
 		Acquire: w.acquire,
 		Log:     log,
 	}
-	c.Ready = func(id tenement.InstanceID) (tenement.Lease, bool) {
+	c.Ready = func(_ context.Context, id tenement.InstanceID) (tenement.Lease, bool) {
 		if len(lives) == 0 {
 			return nil, false
 		}

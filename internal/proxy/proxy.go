@@ -38,9 +38,10 @@ type Config struct {
 	// a process that serves. Its errors are answered by their code.
 	Acquire func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, error)
 
-	// Ready is Acquire for an instance that has a process that serves at this instant,
-	// without waiting; false: it has none. When nil, everything goes through Acquire.
-	Ready func(id tenement.InstanceID) (tenement.Lease, bool)
+	// Ready is Acquire for an instance that has a process that serves, without allocation, or
+	// that will in an instant, for it does not watch the client; false: it has none. When
+	// nil, everything goes through Acquire.
+	Ready func(ctx context.Context, id tenement.InstanceID) (tenement.Lease, bool)
 
 	// Leaving reports whether every connection is to be closed, in good order, behind its
 	// next response; nil: never.

@@ -112,7 +112,6 @@ func (u *upstream) take(ctx context.Context) (*upstreamConn, error) {
 func (u *upstream) takeKept() *upstreamConn {
 	for c := u.pop(); c != nil; c = u.pop() {
 		if c.isGood() {
-			c.kept = true
 			return c
 		}
 		c.close()
@@ -138,6 +137,10 @@ func (u *upstream) open(ctx context.Context) (*upstreamConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return u.connection(conn), nil
+}
+
+func (u *upstream) connection(conn net.Conn) *upstreamConn {
 	c := &upstreamConn{pool: u, conn: conn}
 	if s, ok := conn.(syscall.Conn); ok {
 		c.raw, _ = s.SyscallConn() // without it there is no looking ahead, which is only for speed
@@ -148,10 +151,18 @@ func (u *upstream) open(ctx context.Context) (*upstreamConn, error) {
 	}
 	c.r = bufio.NewReaderSize((*upstreamReader)(c), upstreamBuffer)
 	c.w = bufio.NewWriterSize((*upstreamWriter)(c), upstreamBuffer)
-	return c, nil
+	return c
 }
 
-// put keeps c for the next request.
+// Offer implements [tenement.Transport].
+func (u *upstream) Offer(conn net.Conn) { u.put(u.connection(conn)) }
+
+// release keeps c, which has served a request, for the next one.
+func (u *upstream) release(c *upstreamConn) {
+	c.kept = true
+	u.put(c)
+}
+
 func (u *upstream) put(c *upstreamConn) {
 	c.idleSince = time.Now()
 	u.mu.Lock()

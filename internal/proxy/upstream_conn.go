@@ -224,7 +224,7 @@ func (e *upstreamExchange) Close() error {
 func (e *upstreamExchange) end(complete bool) {
 	e.ended.Do(func() {
 		if e.stop() && complete && e.keep && e.sent.complete() && e.c.r.Buffered() == 0 {
-			e.c.pool.put(e.c)
+			e.c.pool.release(e.c)
 		} else {
 			e.c.close()
 		}

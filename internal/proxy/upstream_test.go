@@ -14,8 +14,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"tenement"
 )
 
 // pipes makes connections whose other ends serve answers, and counts those that are open.
@@ -63,7 +61,7 @@ func upstreamRequest(t testing.TB, method string, body io.Reader) *http.Request 
 }
 
 // exchangeOver sends one request and reads the whole response.
-func exchangeOver(t testing.TB, tr tenement.Transport, r *http.Request) (*http.Response, string) {
+func exchangeOver(t testing.TB, tr http.RoundTripper, r *http.Request) (*http.Response, string) {
 	t.Helper()
 	res, err := tr.RoundTrip(r)
 	if err != nil {
@@ -143,6 +141,59 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 			t.Errorf("%d connections are kept after %v", n, idleConnTimeout)
 		}
 	})
+}
+
+// TestOfferedConnection: it has the next request, if it is still good, and is no kept one: a
+// process that takes the request and dies is not asked again.
+func TestOfferedConnection(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		serve func(n int, c net.Conn, r *bufio.Reader)
+		made  int32
+		fails bool
+	}{
+		"good": {answeringRaw, 1, false},
+		"closed": {func(n int, c net.Conn, r *bufio.Reader) {
+			if n > 0 {
+				answeringRaw(n, c, r)
+			}
+		}, 2, false},
+		"dies of it": {func(_ int, _ net.Conn, r *bufio.Reader) { _, _ = readHead(r) }, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var made atomic.Int32
+			ended := make(chan struct{}, 2)
+			tenant := newRawTenant(t, func(n int, c net.Conn, r *bufio.Reader) {
+				made.Add(1)
+				tt.serve(n, c, r)
+				c.Close()
+				ended <- struct{}{}
+			})
+			defer tenant.tr.CloseIdleConnections()
+			conn, err := tenant.dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "closed" {
+				wait(t, "the process closes", ended)
+			}
+			tenant.tr.Offer(conn)
+			res, err := tenant.tr.RoundTrip(upstreamRequest(t, http.MethodGet, nil))
+			if err == nil {
+				res.Body.Close()
+			}
+			if (err != nil) != tt.fails || made.Load() != tt.made {
+				t.Errorf("error %v, %d connections", err, made.Load())
+			}
+		})
+	}
+}
+
+func answeringRaw(_ int, c net.Conn, r *bufio.Reader) {
+	if _, err := readHead(r); err == nil {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	}
 }
 
 // A connection that the process has closed is not tried: what cannot be sent twice would

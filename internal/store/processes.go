@@ -38,7 +38,7 @@ func (s *Store) PutProcess(ctx context.Context, id tenement.InstanceID, p Proces
 	}
 	// SQLite's integers are signed; the conversion loses nothing and is undone by Processes.
 	fault.Point(fault.PutProcessBefore)
-	_, err := s.stmts.putProcess.ExecContext(ctx, id.Service, id.Name,
+	err := change(ctx, s.stmts.putProcess, id.Service, id.Name,
 		p.Ref.PID, int64(p.Ref.StartTime), p.Ref.BootID, p.Ref.Port, p.Ref.Cgroup,
 		string(p.Ref.Isolation), p.Ref.Stdout, p.Ref.Stderr,
 		p.State.String(), nanos(p.StartedAt), nanos(p.ActiveAt), p.HealthFailures, p.Ref.Slot, nanos(p.BusyUntil))
@@ -63,7 +63,7 @@ func (s *Store) PutActivity(ctx context.Context, used map[tenement.InstanceID]ti
 
 // DeleteProcess forgets the process of id. It is no error if none is known.
 func (s *Store) DeleteProcess(ctx context.Context, id tenement.InstanceID) error {
-	_, err := s.stmts.deleteProcess.ExecContext(ctx, id.Service, id.Name)
+	err := change(ctx, s.stmts.deleteProcess, id.Service, id.Name)
 	return s.wrote(ctx, "forget process of "+id.String(), err)
 }
 

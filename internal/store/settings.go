@@ -8,11 +8,16 @@ import (
 	"tenement"
 )
 
+const selectSettings = "SELECT key, value FROM settings WHERE service = ? AND name = ?"
+
 // Settings is what is kept for id by [Store.PutSettings]; empty if that is nothing, or if
 // id is not registered.
 func (s *Store) Settings(ctx context.Context, id tenement.InstanceID) (map[string][]byte, error) {
 	op := "read settings of " + id.String()
-	rows, err := s.read.QueryContext(ctx, "SELECT key, value FROM settings WHERE service = ? AND name = ?", id.Service, id.Name)
+	if err := ctx.Err(); err != nil {
+		return nil, failure(op, err)
+	}
+	rows, err := s.stmts.settings.QueryContext(context.WithoutCancel(ctx), id.Service, id.Name) // as in lookUp
 	if err != nil {
 		return nil, failure(op, err)
 	}

@@ -46,7 +46,7 @@ type Store struct {
 // statements are those that wakes, starts and requests with a token wait for;
 // compiling one anew costs more than running it.
 type statements struct {
-	instance, tokenByHash                                      *sql.Stmt
+	instance, settings, tokenByHash                            *sql.Stmt
 	register, putProcess, deleteProcess, setFailure, appendRow *sql.Stmt
 }
 
@@ -180,6 +180,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		query string
 	}{
 		{&s.stmts.instance, s.read, selectInstance},
+		{&s.stmts.settings, s.read, selectSettings},
 		{&s.stmts.tokenByHash, s.read, selectTokenByHash},
 		{&s.stmts.register, s.write, insertInstance},
 		{&s.stmts.setFailure, s.write, updateFailure},
@@ -244,6 +245,15 @@ func lookUp[T any](ctx context.Context, stmt *sql.Stmt, scan func(row) (T, error
 		return none, err
 	}
 	return scan(stmt.QueryRowContext(context.WithoutCancel(ctx), key...))
+}
+
+// change is lookUp for a statement that changes one row.
+func change(ctx context.Context, stmt *sql.Stmt, args ...any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := stmt.ExecContext(context.WithoutCancel(ctx), args...)
+	return err
 }
 
 // row is what [sql.Row] and [sql.Rows] have in common.

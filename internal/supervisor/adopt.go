@@ -166,7 +166,7 @@ func (i *instance) inherit(f *legacy) {
 		return
 	}
 	o.state = f.record.State
-	if err := i.takeRecipe(); err != nil { // what runs need not end for it
+	if _, err := i.takeRecipe(); err != nil { // what runs need not end for it
 		i.sup.Log.Warn("an adopted process has the settings of its service", "instance", i.id, "error", err)
 	}
 	o.life = newLife(i, f.process)
@@ -188,7 +188,7 @@ func (i *instance) inherit(f *legacy) {
 		i.resumeStorage()
 		i.turn()
 		o.life.notify.missed = true
-		o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe))
+		o.life.probe(max(i.service.Timeouts.Startup-time.Since(o.life.startedAt), minProbe), i.urgent)
 	default:
 		o.record.reason = "" // of an earlier rest
 		o.state = tenement.Ready

@@ -69,6 +69,26 @@ func TestIdleInstanceIsFrozenThenSleeps(t *testing.T) {
 	}, freezing())
 }
 
+// TestReadyStartsNothing: a frozen process goes on, one that is not there stays so.
+func TestReadyStartsNothing(t *testing.T) {
+	simulate(t, func(w *world) {
+		p := w.frozen(alice)
+		lease, ok := w.Ready(w.t.Context(), alice)
+		if !ok {
+			w.t.Fatal("no lease on what was frozen")
+		}
+		w.wantFrozen(p, false)
+		w.wantState(alice, tenement.Ready)
+		lease.Release()
+		pass(6 * time.Minute)
+		if _, ok := w.Ready(w.t.Context(), alice); ok {
+			w.t.Error("a lease on what sleeps")
+		}
+		w.wantState(alice, tenement.Asleep)
+		w.wantStarts(alice, 1)
+	}, freezing())
+}
+
 func TestLeaseHoldsOffTheFreeze(t *testing.T) {
 	simulate(t, func(w *world) {
 		stream := w.acquire(alice)

@@ -83,8 +83,9 @@ func (l *life) hasExited() bool {
 }
 
 // probe finds out, in a goroutine of its own, whether the process becomes ready within
-// limit, which the process may have extended.
-func (l *life) probe(limit time.Duration) {
+// limit, which the process may have extended. If a request waits, as urgent says, it is
+// sent on the connection that was made to find out: the program has that one already.
+func (l *life) probe(limit time.Duration, urgent func() bool) {
 	ctx, cancel := context.WithCancelCause(l.hurry)
 	l.notify.term = newTerm(limit)
 	timer := time.AfterFunc(limit, func() { cancel(context.DeadlineExceeded) })
@@ -92,11 +93,11 @@ func (l *life) probe(limit time.Duration) {
 	go func() {
 		defer cancel(nil)
 		defer timer.Stop()
-		l.probed <- l.becomesReady(ctx)
+		l.probed <- l.becomesReady(ctx, urgent)
 	}()
 }
 
-func (l *life) becomesReady(ctx context.Context) error {
+func (l *life) becomesReady(ctx context.Context, urgent func() bool) error {
 	if l.service.Ready == tenement.ReadyNotify && !l.notify.missed {
 		return l.notify.awaitReady(ctx)
 	}
@@ -105,6 +106,13 @@ func (l *life) becomesReady(ctx context.Context) error {
 	return probe.Ready(ctx, probe.Target{
 		Dial: l.process.Dial, Path: l.service.Health.Path, Began: began,
 		Passed: l.service.Listen == tenement.ListenFD,
+		Keep: func(conn net.Conn) {
+			if urgent() {
+				l.transport.Offer(conn)
+			} else { // a program that serves one connection at a time would wait for us
+				_ = conn.Close()
+			}
+		},
 	})
 }
 

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"tenement"
@@ -40,7 +41,7 @@ func (i *instance) start() {
 	i.noteStarted()
 	i.watchStorage(how)
 	go l.watch()
-	l.probe(i.service.Timeouts.Startup)
+	l.probe(i.service.Timeouts.Startup, i.urgent)
 	i.publish()
 	// Written while the program boots, and before it may serve.
 	if err := i.keepProcess(); err != nil {
@@ -71,7 +72,8 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if err := i.sup.Store.Refused(); err != nil {
 		return nil, "", err
 	}
-	if err := i.takeRecipe(); err != nil {
+	secrets, err := i.takeRecipe()
+	if err != nil {
 		return nil, "", err
 	}
 	rt := i.sup.Runtimes[i.service.Isolation]
@@ -81,10 +83,8 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 	if missing, ok := rt.(tenruntime.Unavailable); ok { // then nothing changes hands for it
 		return nil, "", missing.Err
 	}
-	spec, err := i.spec()
-	if err != nil {
-		return nil, "", err
-	}
+	spec := i.sup.spec(i.id)
+	spec.Service, spec.Secrets = i.service, secrets
 	how, err := i.prepareStorage(&spec)
 	if err != nil {
 		return nil, how, err
@@ -98,37 +98,22 @@ func (i *instance) launch() (*life, disk.Enforcement, error) {
 
 // takeRecipe has the next process made as the configuration and the instance's own
 // settings are now.
-func (i *instance) takeRecipe() error {
+func (i *instance) takeRecipe() (map[string]tenement.Secret, error) {
 	if s := i.sup.service(i.id); s != nil { // a removed service: whoever removed it ends what runs
 		i.service, i.base = s, s
 	}
-	own, err := i.sup.recipe(i.sup.lives, i.id, i.base)
+	own, secrets, err := i.sup.recipe(i.sup.lives, i.id, i.base)
 	if err == nil {
 		i.service = own
 	}
-	return err
+	return secrets, err
 }
 
-func (s *Supervisor) recipe(ctx context.Context, id tenement.InstanceID, base *tenement.Service) (*tenement.Service, error) {
+func (s *Supervisor) recipe(ctx context.Context, id tenement.InstanceID, base *tenement.Service) (*tenement.Service, map[string]tenement.Secret, error) {
 	if s.Recipe == nil {
-		return base, nil
+		return base, nil, nil
 	}
 	return s.Recipe(ctx, id, base)
-}
-
-// spec is all that a start needs but its data directory.
-func (i *instance) spec() (spec tenruntime.Spec, err error) {
-	spec = i.sup.spec(i.id)
-	spec.Service = i.service
-	spec.Secrets, err = i.sup.secrets(i.sup.lives, i.id)
-	return spec, err
-}
-
-func (s *Supervisor) secrets(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error) {
-	if s.Secrets == nil {
-		return nil, nil
-	}
-	return s.Secrets(ctx, id)
 }
 
 // onProbe takes the verdict on a starting process. One that has exited meanwhile is
@@ -156,7 +141,8 @@ func (i *instance) onProbe(err error) {
 	i.serveWaiters()
 	o.woken = nil
 	i.armIdle()
-	i.noteProcess() // nobody waits for this
+	runtime.Gosched() // to those who waited: nobody waits for this
+	i.noteProcess()
 }
 
 // serve lets leases be had.

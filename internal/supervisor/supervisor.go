@@ -23,8 +23,8 @@ import (
 	"tenement/internal/store"
 )
 
-// Config is what a supervisor works with. Every field but Recipe, Secrets, Heed, Observer,
-// Memory and Log is required.
+// Config is what a supervisor works with. Every field but Recipe, Heed, Observer, Memory
+// and Log is required.
 type Config struct {
 	Store    *store.Store
 	Disk     *disk.Root
@@ -36,10 +36,9 @@ type Config struct {
 	// Heed answers what a process of an instance asks of us, until the listener is closed;
 	// nil: they may ask nothing. It is called before Run is ready, too.
 	Heed func(tenement.InstanceID, net.Listener)
-	// Recipe is how id is started, given the recipe of its service; nil: just so.
-	Recipe func(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (*tenement.Service, error)
-	// Secrets are further variables of id's process, asked for at each start; nil: none.
-	Secrets func(ctx context.Context, id tenement.InstanceID) (map[string]tenement.Secret, error)
+	// Recipe is how id is started, given the recipe of its service, with further variables
+	// that only its process is to see; nil: just so.
+	Recipe func(ctx context.Context, id tenement.InstanceID, service *tenement.Service) (*tenement.Service, map[string]tenement.Secret, error)
 	// Deleted is told when an instance is no longer registered.
 	Deleted func(tenement.InstanceID)
 	// Sweep ends what earlier daemons left running, except adopted. It is called once,
@@ -186,21 +185,43 @@ func (s *Supervisor) AcquireLater(ctx context.Context, id tenement.InstanceID) (
 	return s.acquire(ctx, id, false)
 }
 
-// Ready is Acquire for an instance that has a process that serves at this instant. It
-// neither waits nor wakes; false says that it has none.
-func (s *Supervisor) Ready(id tenement.InstanceID) (tenement.Lease, bool) {
-	if i := s.owner(id); i != nil {
-		if l := i.serving.Load(); l != nil && l.enter() {
-			return l, true
-		}
+// thawPatience is how long Ready waits for a process to go on, which takes a millisecond.
+const thawPatience = 100 * time.Millisecond
+
+// Ready is Acquire for an instance that has a process that serves at this instant, or in
+// the next: one that is frozen goes on. It starts nothing; false says that there is none.
+func (s *Supervisor) Ready(ctx context.Context, id tenement.InstanceID) (tenement.Lease, bool) {
+	i := s.owner(id)
+	if i == nil {
+		return nil, false
 	}
-	return nil, false
+	if lease, ok := i.lease(); ok {
+		return lease, true
+	}
+	if st := i.published.Load(); st == nil || st.State != tenement.Frozen {
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, thawPatience)
+	defer cancel()
+	lease, err := s.await(ctx, id, true)
+	return lease, err == nil
+}
+
+// lease is to be had at this instant; false: it is not.
+func (i *instance) lease() (tenement.Lease, bool) {
+	l := i.serving.Load()
+	if l == nil || !l.enter() {
+		return nil, false
+	}
+	return l, true
 }
 
 // acquire is Acquire; request is false when only the operator waits.
 func (s *Supervisor) acquire(ctx context.Context, id tenement.InstanceID, request bool) (tenement.Lease, error) {
-	if lease, ok := s.Ready(id); ok {
-		return lease, nil
+	if i := s.owner(id); i != nil {
+		if lease, ok := i.lease(); ok {
+			return lease, nil
+		}
 	}
 	return s.await(ctx, id, request)
 }

@@ -55,15 +55,13 @@ func (s *Supervisor) taskSpec(ctx context.Context, id tenement.InstanceID, servi
 	if base == nil {
 		return spec, Unknown(id)
 	}
-	next, err := s.recipe(ctx, id, base)
+	next, secrets, err := s.recipe(ctx, id, base)
 	if err != nil {
 		return spec, err
 	}
 	now := *service
 	now.Env = next.Env
-	spec = tenruntime.Spec{Instance: id, Service: &now}
-	spec.Secrets, err = s.secrets(ctx, id)
-	return spec, err
+	return tenruntime.Spec{Instance: id, Service: &now, Secrets: secrets}, nil
 }
 
 // RunTask starts a task in a place of its own, whether id sleeps or not, and leaves id as it
@@ -96,7 +94,7 @@ func (s *Supervisor) RunTask(ctx context.Context, id tenement.InstanceID, task M
 
 func (i *instance) runTask(task MakeTask) (*tenruntime.Job, error) {
 	if i.own.life == nil { // else user and limits are those of what runs
-		if err := i.takeRecipe(); err != nil {
+		if _, err := i.takeRecipe(); err != nil {
 			return nil, err
 		}
 	}

@@ -3,7 +3,9 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,4 +211,35 @@ func TestAcquireOfReadyAllocatesNothing(t *testing.T) {
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)
 	}
+}
+
+// offers counts the connections that a pool was offered.
+type offers struct {
+	tenement.Transport
+	n *atomic.Int32
+}
+
+func (o offers) Offer(conn net.Conn) { o.n.Add(1); _ = conn.Close() }
+
+// TestProbesConnectionServesWhoWaits: and nobody else, for a program that serves one
+// connection at a time would wait for us.
+func TestProbesConnectionServesWhoWaits(t *testing.T) {
+	var n atomic.Int32
+	simulate(t, func(w *world) {
+		if err := w.Start(w.t.Context(), bob); err != nil {
+			w.t.Fatal(err)
+		}
+		w.wantState(bob, tenement.Ready)
+		if n.Load() != 0 {
+			w.t.Error("a connection was kept that nobody waits for")
+		}
+		w.acquire(alice).Release()
+		if n.Load() != 1 {
+			w.t.Errorf("%d connections were kept for the request", n.Load())
+		}
+	}, booting(time.Second), withConfig(func(c *Config) {
+		c.Transport = func(dial func(context.Context) (net.Conn, error)) tenement.Transport {
+			return offers{testTransport(dial), &n}
+		}
+	}))
 }

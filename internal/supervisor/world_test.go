@@ -171,8 +171,13 @@ func (h failOnError) Handle(ctx context.Context, r slog.Record) error {
 }
 
 func testTransport(dial func(context.Context) (net.Conn, error)) tenement.Transport {
-	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+	return testPool{&http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}}
 }
+
+// testPool makes each connection itself.
+type testPool struct{ *http.Transport }
+
+func (testPool) Offer(conn net.Conn) { _ = conn.Close() }
 
 // shutDown ends the daemon and checks that nothing is left of it.
 func (w *world) shutDown() {
