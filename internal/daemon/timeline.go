@@ -36,7 +36,7 @@ func (h *boxHistory) add(s api.BoxSample) {
 func (h *boxHistory) all() []api.BoxSample {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.samples)
+	return append([]api.BoxSample{}, h.samples...) // none are none, and not null
 }
 
 // keepHistory takes a sample of what is awake, and of the machine, at every step until ctx

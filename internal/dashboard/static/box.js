@@ -82,7 +82,8 @@ function Plots({ hour, box }) {
         ${plot('Time waited for', ['CPU', 'memory', 'disk'], [(s) => s.pressure.cpu ?? 0, (s) => s.pressure.memory ?? 0, (s) => s.pressure.io ?? 0], { show: percent, floor: 10 })}
         ${plot('Processors in use', ['by instances', 'load'], [(s) => s.cpu_seconds / step, (s) => s.load], { floor: box.cores, show: decimal })}
         ${plot('Memory in use', ['all'], [(s) => s.memory_available_bytes && box.memory.total_bytes - s.memory_available_bytes], { show: bytes, floor: box.memory.total_bytes ?? 1 })}
-        ${plot('Awake instances', ['awake', 'in flight', 'held'], [(s) => s.awake, (s) => s.leases, (s) => s.waiting], {})}
+        ${plot('Instances', ['awake'], [(s) => s.awake], {})}
+        ${plot('Requests under way', ['in flight', 'held'], [(s) => s.leases, (s) => s.waiting], {})}
         ${plot('Requests a second', ['all', 'errors'], [(s) => s.requests / step, (s) => s.errors / step], { show: decimal })}
       </div>
     </section>`;

@@ -100,7 +100,7 @@ function CheckHealth({ i }) {
       complain(err);
     }
   };
-  return i.pid > 0 && html`<${Act} does=${does}>Check<span class="unseen"> the health of ${i.id}</span><//>`;
+  return i.pid > 0 && html`<${Act} does=${does}>Check health<//>`;
 }
 
 function Weight({ i }) {

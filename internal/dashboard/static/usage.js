@@ -5,13 +5,13 @@ import { ask, queryString } from './api.js';
 import { complain, place, remember } from './state.js';
 import { Act, Empty, Page } from './ui.js';
 import { Plot } from './plot.js';
-import { bytes, count, span } from './format.js';
+import { bytes, count, span as duration } from './format.js';
 
 const ranges = [['1', 'Last 24 hours'], ['7', 'Last 7 days'], ['30', 'Last 30 days'], ['90', 'Last 90 days'], ['400', 'All that is known']];
 
 const columns = [
-  ['Awake', (u) => u.awake_seconds, (n) => (n ? span(n) : '–')],
-  ['CPU', (u) => u.cpu_seconds, (n) => (n ? span(n) : '–')],
+  ['Awake', (u) => u.awake_seconds, (n) => (n ? duration(n) : '–')],
+  ['CPU', (u) => u.cpu_seconds, (n) => (n ? duration(n) : '–')],
   ['Memory', (u) => u.memory_byte_seconds / 3600, (n) => (n ? `${bytes(n)}·h` : '–')],
   ['Requests', (u) => u.requests, count],
   ['In', (u) => u.bytes_in, bytes],
@@ -85,8 +85,9 @@ function Plots({ hours }) {
     for (const u of hours) values[place.get(Date.parse(u.hour) / 1000)] = of(u);
     return values;
   };
+  const span = [Math.min(first, last - 24 * 3600) - 1800, last + 1800]; // bars are as wide as an hour
   const plot = (title, name, of, show) => html`
-    <${Plot} title=${title} names=${[name]} at=${last} data=${[at, series(of)]} show=${show} />`;
+    <${Plot} title=${title} names=${[name]} at=${last} data=${[at, series(of)]} show=${show} span=${span} bars />`;
   return html`
     <div class="plots">
       ${plot('Awake, on average', 'instances', (u) => u.awake_seconds / 3600, (n) => count(Math.round(n * 100) / 100))}
