@@ -58,7 +58,8 @@ func TestHistory(t *testing.T) {
 		l.Served(alice, 200, 10*time.Microsecond, 0, 0)
 		l.Served(alice, 502, 10*time.Microsecond, 0, 0)
 		l.Served(alice, 101, time.Hour, 0, 0) // lasts as long as its client likes
-		time.Sleep(SampleStep)                // virtual
+
+		time.Sleep(SampleStep) // virtual
 		l.see(process{alice, since, tenement.Usage{CPU: time.Second, Memory: 100}})
 		if all, want := h.Step(l), (Total{Requests: 3, Errors: 1, CPU: time.Second}); all != want {
 			t.Errorf("in all %+v, want %+v", all, want)
@@ -73,7 +74,7 @@ func TestHistory(t *testing.T) {
 		want := tenement.Timeline{
 			Step: SampleStep,
 			Samples: []tenement.Sample{
-				{At: since.Add(SampleStep), Requests: 3, Errors: 1, Median: 10 * time.Microsecond, P95: 10 * time.Microsecond, CPU: time.Second, Memory: 100},
+				{At: since.Add(SampleStep), Requests: 3, Errors: 1, Median: 12 * time.Microsecond, P95: 12 * time.Microsecond, CPU: time.Second, Memory: 100},
 				{At: since.Add(2 * SampleStep), CPU: 500 * time.Millisecond, Memory: 200},
 			},
 			Changes: []tenement.StateChange{
