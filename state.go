@@ -62,6 +62,10 @@ func (s State) HasProcess() bool {
 	return false
 }
 
+// Rests reports whether an instance in this state needs nobody: it has no owner, or one
+// that is about to end.
+func (s State) Rests() bool { return s == Asleep || s == Failed || s == Suspended }
+
 // Trigger is what happened to an instance.
 type Trigger uint8
 

@@ -38,6 +38,16 @@ func (u UsageHour) Minus(v UsageHour) UsageHour {
 	})
 }
 
+// UsageBy is what hours are added up by.
+type UsageBy string
+
+// What there is a sum for.
+const (
+	UsageInAll      UsageBy = "" // all of them
+	UsageByHour     UsageBy = "hour"
+	UsageByInstance UsageBy = "instance"
+)
+
 // UsageQuery selects hours. Empty fields select all.
 type UsageQuery struct {
 	Instance     InstanceID

@@ -58,6 +58,9 @@ type Backend interface {
 	// Storage is id's data directory, the room that is taken there and its quota.
 	Storage(ctx context.Context, id tenement.InstanceID) (Storage, error)
 
+	// Timeline is what became of id in the last hour, as far as it is known.
+	Timeline(ctx context.Context, id tenement.InstanceID) (tenement.Timeline, error)
+
 	// Settings is what id has of its own; never the value of a secret.
 	Settings(ctx context.Context, id tenement.InstanceID) (Settings, error)
 
@@ -123,6 +126,10 @@ type Backend interface {
 	// zero there are more, from that hour on.
 	Usage(ctx context.Context, q tenement.UsageQuery) (list []tenement.UsageHour, next time.Time, err error)
 
+	// UsageTotals adds up the hours that q selects: all in one, those of each hour, the last
+	// ones first, or those of each instance, the largest in memory first; at most limit.
+	UsageTotals(ctx context.Context, q tenement.UsageQuery, by tenement.UsageBy, limit int) ([]tenement.UsageHour, error)
+
 	// CreateToken makes a token with [NewToken], gives t its id and keeps it with the
 	// hash. The secret is not kept.
 	CreateToken(ctx context.Context, t tenement.Token) (made tenement.Token, secret string, err error)
@@ -140,6 +147,9 @@ type Backend interface {
 
 	// Box is the machine, and what the daemon keeps there; without a Version.
 	Box(ctx context.Context) (Box, error)
+
+	// BoxTimeline is how the machine did in the last hour.
+	BoxTimeline(ctx context.Context) (BoxTimeline, error)
 
 	// Ready is nil when the daemon can do its work.
 	Ready(ctx context.Context) error

@@ -158,6 +158,44 @@ func (b *fakeBackend) Usage(_ context.Context, q tenement.UsageQuery) (list []te
 	return list, time.Unix(7200, 0).UTC(), b.fail
 }
 
+type totalsAsked struct {
+	query tenement.UsageQuery
+	by    tenement.UsageBy
+	limit int
+}
+
+func (b *fakeBackend) UsageTotals(_ context.Context, q tenement.UsageQuery, by tenement.UsageBy, limit int) ([]tenement.UsageHour, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(totalsAsked{q, by, limit})
+	sum := tenement.UsageHour{Awake: time.Minute, Requests: 3}
+	switch by {
+	case tenement.UsageByHour:
+		earlier := sum
+		sum.Hour, earlier.Hour = time.Unix(7200, 0).UTC(), time.Unix(3600, 0).UTC()
+		return []tenement.UsageHour{sum, earlier}, b.fail
+	case tenement.UsageByInstance:
+		sum.Instance = fakeIDs(q.Instance, q.Tenant)[0]
+	}
+	return []tenement.UsageHour{sum}, b.fail
+}
+
+func (b *fakeBackend) Timeline(_ context.Context, id tenement.InstanceID) (tenement.Timeline, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(id)
+	at := time.Unix(15, 0).UTC()
+	return tenement.Timeline{
+		Step:    15 * time.Second,
+		Samples: []tenement.Sample{{At: at, Requests: 10, Errors: 1, Median: 1500 * time.Microsecond, P95: time.Second, CPU: 300 * time.Millisecond, Memory: 1 << 20}},
+		Changes: []tenement.StateChange{{At: at, From: tenement.Asleep, To: tenement.Starting}},
+	}, b.fail
+}
+
+func (b *fakeBackend) BoxTimeline(context.Context) (BoxTimeline, error) {
+	return BoxTimeline{StepSeconds: 15, Samples: []BoxSample{{At: time.Unix(15, 0).UTC(), Awake: 2, Requests: 30, Pressure: Pressure{IO: 2}}}}, b.fail
+}
+
 type deleteAsked struct {
 	id    tenement.InstanceID
 	purge bool

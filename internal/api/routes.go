@@ -61,6 +61,7 @@ var routes = []route{
 
 	{http.MethodGet, "/api/whoami", reading, "", "get-caller", "Who asks, and for what their token is", mount((*Server).whoami)},
 	{http.MethodGet, "/api/box", overview, "", "get-box", "The machine, and what the daemon keeps there", mount((*Server).box)},
+	{http.MethodGet, "/api/box/timeline", overview, "", "get-box-timeline", "How the machine did in the last hour", mount((*Server).boxTimeline)},
 
 	{http.MethodGet, "/api/instances", reading, "", "list-instances", "List instances", mount((*Server).listInstances)},
 	{http.MethodPost, "/api/instances/spawn", adminOnly, "spawn", "spawn", "Register an instance and start it", mountCreation((*Server).spawn, "It was registered already")},
@@ -68,6 +69,7 @@ var routes = []route{
 	{http.MethodDelete, instancePath, adminOnly, "delete", "delete-instance", "End an instance and forget it", mount((*Server).deleteInstance)},
 	{http.MethodGet, instancePath + "/health", reading, "", "get-instance-health", "Check an instance's health now", mount((*Server).instanceHealth)},
 	{http.MethodGet, instancePath + "/storage", reading, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
+	{http.MethodGet, instancePath + "/timeline", reading, "", "get-timeline", "What became of an instance in the last hour", mount((*Server).timeline)},
 	{http.MethodGet, instancePath + "/settings", reading, "", "get-settings", "Show what an instance has of its own, over its service's", mount((*Server).settings)},
 	{http.MethodPatch, instancePath + "/settings", adminOnly, "set", "change-settings", "Change what an instance has of its own, from its next start on", mount((*Server).changeSettings)},
 	{http.MethodPost, instancePath + "/start", steering, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
@@ -95,6 +97,7 @@ var routes = []route{
 
 	{http.MethodGet, "/api/wakes", reading, "", "list-wakes", "Who woke what, and what took how long", mount((*Server).wakes)},
 	{http.MethodGet, "/api/usage", reading, "", "list-usage", "What instances have used, hour by hour", mount((*Server).usage)},
+	{http.MethodGet, "/api/usage/totals", reading, "", "sum-usage", "The same added up, by instance or by hour", mount((*Server).usageTotals)},
 
 	{http.MethodGet, "/api/tokens", overview, "", "list-tokens", "List tokens", mount((*Server).listTokens)},
 	{http.MethodPost, "/api/tokens", adminOnly, "token-create", "create-token", "Make a token", mountCreation((*Server).createToken, "")},

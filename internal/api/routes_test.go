@@ -35,8 +35,9 @@ var contract = map[string]allowed{
 	"GET /health":           everybody,
 	"GET /api/openapi.json": everybody,
 
-	"GET /api/whoami": lists,
-	"GET /api/box":    {worked, 403, 403, 403},
+	"GET /api/whoami":       lists,
+	"GET /api/box":          {worked, 403, 403, 403},
+	"GET /api/box/timeline": {worked, 403, 403, 403},
 
 	"GET /api/instances":                  lists,
 	"POST /api/instances/spawn":           noReading,
@@ -45,6 +46,7 @@ var contract = map[string]allowed{
 	"GET " + instancePath + "/health":     reads,
 	"GET " + instancePath + "/storage":    reads,
 	"GET " + instancePath + "/settings":   reads,
+	"GET " + instancePath + "/timeline":   reads,
 	"PATCH " + instancePath + "/settings": changes,
 	"POST " + instancePath + "/exec":      changes,
 	"POST " + instancePath + "/run":       changes,
@@ -67,6 +69,8 @@ var contract = map[string]allowed{
 	"GET /metrics":   {worked, worked, 403, 403},
 	"GET /api/wakes": reads,
 	"GET /api/usage": reads,
+
+	"GET /api/usage/totals": reads,
 
 	"GET /api/events":        reads,
 	"GET /api/events/stream": reads,

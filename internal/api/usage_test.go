@@ -62,3 +62,55 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%s, %v", text, err)
 	}
 }
+
+func TestUsageTotals(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	url := overTCP(t, newTestServer(t, b))
+	admin := newTestClient(t, Target{Server: url, Token: b.secret(t, "")})
+	since := time.Unix(3600, 0).UTC()
+	sum := UsageTotal{AwakeSeconds: 60, Requests: 3}
+
+	got, err := admin.UsageTotals(t.Context(), UsageOptions{Since: since, Instance: bob}, tenement.UsageByInstance, 7)
+	of := sum
+	of.Instance = &bob
+	if diff := cmp.Diff(UsageTotals{All: sum, Totals: []UsageTotal{of}}, got); diff != "" || err != nil {
+		t.Errorf("by instance: %v\n%s", err, diff)
+	}
+	want := totalsAsked{tenement.UsageQuery{Instance: bob, Since: since}, tenement.UsageByInstance, 7}
+	if got := b.lastAsked(); got != any(want) {
+		t.Errorf("asked %+v, want %+v", got, want)
+	}
+
+	got, err = admin.UsageTotals(t.Context(), UsageOptions{}, tenement.UsageByHour, 0)
+	if err != nil || len(got.Totals) != 2 || !got.Totals[0].Hour.Equal(since) {
+		t.Errorf("by hour: %+v, %v", got, err)
+	}
+	tenant := newTestClient(t, Target{Server: url, Token: b.secret(t, "alice")})
+	if _, err := tenant.UsageTotals(t.Context(), UsageOptions{}, tenement.UsageByInstance, 0); err != nil {
+		t.Error(err)
+	}
+	if asked, ok := b.lastAsked().(totalsAsked); !ok || asked.query.Tenant != "alice" {
+		t.Errorf("a tenant's totals are of %+v", b.lastAsked())
+	}
+}
+
+func TestTimeline(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend()
+	client := newTestClient(t, Target{Server: overTCP(t, newTestServer(t, b)), Token: b.secret(t, "")})
+	at := time.Unix(15, 0).UTC()
+	want := Timeline{
+		StepSeconds: 15,
+		Samples:     []Sample{{At: at, Requests: 10, Errors: 1, MedianMS: 1.5, P95MS: 1000, CPUSeconds: 0.3, Memory: 1 << 20}},
+		Changes:     []StateChange{{At: at, From: tenement.Asleep, To: tenement.Starting}},
+	}
+	got, err := client.Timeline(t.Context(), alice)
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	box, err := client.BoxTimeline(t.Context())
+	if err != nil || box.StepSeconds != 15 || len(box.Samples) != 1 || box.Samples[0].Requests != 30 || box.Samples[0].Pressure.IO != 2 {
+		t.Errorf("%+v, %v", box, err)
+	}
+}

@@ -13,29 +13,34 @@ import (
 
 	"tenement"
 	"tenement/internal/api"
-	"tenement/internal/store"
 )
 
 // Box implements [api.Backend].
-func (b *backend) Box(ctx context.Context) (api.Box, error) {
+func (b *backend) Box(context.Context) (api.Box, error) {
 	box := api.Box{
 		StartedAt: b.since,
 		Services:  slices.Sorted(maps.Keys(b.daemon.config().Services)),
 		Cores:     runtime.NumCPU(),
-		Load:      number("/proc/loadavg", "%f"),
+		Load:      load(),
 		Memory:    api.Room{Total: tenement.Bytes(number("/proc/meminfo", "MemTotal: %f")) << 10},
 		Disk:      b.diskRoom(),
-		Pressure: api.Pressure{
-			CPU:    number("/proc/pressure/cpu", someWaited),
-			Memory: number("/proc/pressure/memory", someWaited),
-			IO:     number("/proc/pressure/io", someWaited),
-		},
+		Pressure:  pressure(),
 	}
 	if available, err := b.isolation.availableMemory(); err == nil { // else the system does not say
 		box.Memory.Available = available
 	}
-	err := b.countStates(ctx, &box)
+	err := b.countStates(&box)
 	return box, err
+}
+
+func load() float64 { return number("/proc/loadavg", "%f") }
+
+func pressure() api.Pressure {
+	return api.Pressure{
+		CPU:    number("/proc/pressure/cpu", someWaited),
+		Memory: number("/proc/pressure/memory", someWaited),
+		IO:     number("/proc/pressure/io", someWaited),
+	}
 }
 
 // someWaited is the first line of /proc/pressure/* (Documentation/accounting/psi.rst).
@@ -67,36 +72,20 @@ func (b *backend) diskRoom() api.Room {
 }
 
 // countStates fills in how many instances are in which state, and what they are asked.
-// What has an owner is counted by its word, all else by rows, of which none is read: what
-// is just between the two may be counted wrongly.
-func (b *backend) countStates(ctx context.Context, box *api.Box) error {
-	asleep, err := b.store.Count(ctx, store.Filter{})
+func (b *backend) countStates(box *api.Box) error {
+	counts, err := b.tenancy.countStates()
 	if err != nil {
 		return err
 	}
 	box.States = map[string]int{}
-	for _, st := range b.supervisor.Awake() {
-		box.Leases += st.Leases
-		box.Waiting += st.Waiting
-		switch st.State {
-		case tenement.Asleep, tenement.Suspended, tenement.Failed: // by their rows
-		default:
-			box.States[st.State.String()]++
-			asleep--
-		}
-	}
-	for _, state := range []tenement.State{tenement.Suspended, tenement.Failed} {
-		n, err := b.store.Count(ctx, store.Filter{Resting: []tenement.State{state}})
-		if err != nil {
-			return err
-		}
+	for state, n := range counts {
 		if n > 0 {
 			box.States[state.String()] = n
 		}
-		asleep -= n
 	}
-	if asleep > 0 {
-		box.States[tenement.Asleep.String()] = asleep
+	for _, st := range b.supervisor.Awake() {
+		box.Leases += st.Leases
+		box.Waiting += st.Waiting
 	}
 	return nil
 }

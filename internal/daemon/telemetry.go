@@ -48,7 +48,7 @@ func (d *daemon) newMetrics() *telemetry.Metrics {
 func (d *daemon) served(s proxy.Served) {
 	d.metrics.Served(s.ID.Service, s.Status, s.Took, s.BytesIn, s.BytesOut)
 	if s.Reached {
-		d.tenancy.Load().ledger.Served(s.ID, s.BytesIn, s.BytesOut)
+		d.tenancy.Load().ledger.Served(s.ID, s.Status, s.Took, s.BytesIn, s.BytesOut)
 	}
 	if d.access != nil {
 		d.access.write(&s)
@@ -66,6 +66,7 @@ func (d *daemon) firstByte(w *tenement.WakeRecord, took time.Duration) {
 func (t *tenancy) observer() supervisor.Observer {
 	m := t.daemon.metrics
 	return supervisor.Observer{
+		Changed: t.history.Changed,
 		Started: m.Started,
 		Woken: func(w *tenement.WakeRecord) {
 			m.Woken(w)

@@ -185,3 +185,45 @@ func TestUsageIsHandedOn(t *testing.T) {
 		t.Errorf("the record is %+v", w)
 	}
 }
+
+// TestTimeline is an instance's last hour, and the machine's, as they come.
+func TestTimeline(t *testing.T) {
+	t.Parallel()
+	s := build(t, settings+service("api", ""))
+	s.spawn("api:alice")
+	s.get("http://alice.api.localhost/health")
+	var line api.Timeline
+	// The first sample comes after a quarter of a minute.
+	runtimetest.Eventually(t, "there is a sample of what is awake", func() bool {
+		var err error
+		if line, err = s.api.Timeline(t.Context(), alice); err != nil {
+			t.Fatal(err)
+		}
+		return len(line.Samples) > 0
+	})
+	first := line.Samples[0]
+	if line.StepSeconds != 15 || first.Requests != 1 || first.Errors != 0 || first.MedianMS <= 0 || first.P95MS < first.MedianMS || first.Memory <= 0 {
+		t.Errorf("%+v", line)
+	}
+	var states []string
+	for _, c := range line.Changes {
+		states = append(states, c.From.String()+" to "+c.To.String())
+	}
+	if got := strings.Join(states, ", "); got != "asleep to starting, starting to ready" {
+		t.Errorf("it went from %s", got)
+	}
+	box, err := s.api.BoxTimeline(t.Context())
+	if err != nil || len(box.Samples) == 0 || box.Samples[0].Awake != 1 || box.Samples[0].Requests != 1 || box.Samples[0].Available <= 0 {
+		t.Errorf("%+v, %v", box, err)
+	}
+	if err := s.api.Delete(t.Context(), alice, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.api.Timeline(t.Context(), alice); tenement.CodeOf(err) != tenement.CodeNotFound {
+		t.Errorf("deleted: %v", err)
+	}
+	s.spawn("api:alice")
+	if line, err := s.api.Timeline(t.Context(), alice); err != nil || len(line.Samples) != 0 {
+		t.Errorf("another one of its name has done %+v, %v", line, err)
+	}
+}

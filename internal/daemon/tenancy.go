@@ -37,6 +37,8 @@ type tenancy struct {
 	ledger     *telemetry.Ledger
 	wakes      telemetry.Wakes
 	counts     stateCounts
+	history    *telemetry.History
+	boxHistory boxHistory
 	agenda     *agenda.Agenda
 	backend    *backend
 	api        http.Handler
@@ -53,7 +55,7 @@ type tenancy struct {
 // an error nothing stays acquired. A second daemon that has it is CodeConflict. The
 // processes are kept until end, whatever becomes of ctx.
 func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
-	t := &tenancy{daemon: d, weights: route.NewWeights(), ledger: telemetry.NewLedger(), ended: make(chan struct{})}
+	t := &tenancy{daemon: d, weights: route.NewWeights(), ledger: telemetry.NewLedger(), history: telemetry.NewHistory(), ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.close())
@@ -104,6 +106,7 @@ func (t *tenancy) start(ctx context.Context) error {
 		t.tasks.Go(func() { t.keepNetworks(ctx) })
 		t.tasks.Go(func() { t.keepListening(ctx) })
 		t.tasks.Go(func() { t.keepRecords(ctx) })
+		t.tasks.Go(func() { t.keepHistory(ctx) })
 		return nil
 	case <-t.ended:
 		t.stop()
@@ -199,7 +202,7 @@ func (t *tenancy) newSupervisor() *supervisor.Supervisor {
 		Transport:   proxy.NewTransport,
 		Heed:        t.agenda.Heed,
 		Recipe:      t.recipe,
-		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0) },
+		Deleted:     func(id tenement.InstanceID) { t.weights.Set(id, 0); t.history.Forget(id) },
 		Sweep:       t.sweep,
 		Observer:    t.observer(),
 		MaxStarting: c.MaxStarting,

@@ -29,7 +29,7 @@ func New(management http.Handler) *Handler {
 		policy: policy(index.content),
 	}
 	mux := http.NewServeMux()
-	for _, page := range []string{"/{$}", "/instances/{instance}", "/events", "/tokens", "/box"} {
+	for _, page := range []string{"/{$}", "/instances/{instance}", "/wakes", "/logs", "/events", "/usage", "/tokens", "/box"} {
 		mux.Handle("GET "+page, index)
 	}
 	for name, f := range files {

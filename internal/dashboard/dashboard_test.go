@@ -74,7 +74,7 @@ func TestPages(t *testing.T) {
 	t.Parallel()
 	api := newFakeAPI()
 	h := New(api)
-	for _, page := range []string{"/", "/instances/api:alice", "/events", "/tokens", "/box", "/login"} {
+	for _, page := range []string{"/", "/instances/api:alice", "/wakes", "/logs", "/events", "/usage", "/tokens", "/box", "/login"} {
 		w := send(h, http.MethodGet, page, nil)
 		header := w.Header()
 		if w.Code != http.StatusOK || header.Get("Content-Type") != "text/html; charset=utf-8" || header.Get("Cache-Control") == "" {

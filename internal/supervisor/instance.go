@@ -142,11 +142,7 @@ func (i *instance) goOn() {
 
 // finished reports whether the owner may end, and if so has made it unreachable.
 func (i *instance) finished() bool {
-	switch i.own.state {
-	case tenement.Asleep, tenement.Suspended, tenement.Failed:
-		return i.sup.retire(i)
-	}
-	return false
+	return i.own.state.Rests() && i.sup.retire(i)
 }
 
 // events are the channels of a life; all nil, so never ready, without one.
@@ -178,6 +174,9 @@ func (i *instance) step(t tenement.Trigger) {
 	}
 	before := i.own.state
 	i.own.state = next
+	if told := i.sup.Observer.Changed; told != nil && next != before {
+		told(i.id, before, next)
+	}
 	i.follow(before, t)
 	i.publish()
 }

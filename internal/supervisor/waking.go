@@ -9,6 +9,8 @@ import (
 // Observer is told what becomes of instances, by their owners: it must not wait. Funcs that
 // are nil are not called; the others are called concurrently.
 type Observer struct {
+	// Changed is told of every step from one state to another.
+	Changed func(id tenement.InstanceID, from, to tenement.State)
 	// Started is told of every process.
 	Started func(tenement.InstanceID)
 	// Woken is told of every start that has ended: in a process that is ready, or in none.

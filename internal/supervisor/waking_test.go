@@ -17,11 +17,17 @@ type told struct {
 	started int
 	wakes   []*tenement.WakeRecord
 	ends    []EndReason
+	changes []tenement.StateChange
 }
 
 func (o *told) option() option {
 	return withConfig(func(c *Config) {
 		c.Observer = Observer{
+			Changed: func(_ tenement.InstanceID, from, to tenement.State) {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				o.changes = append(o.changes, tenement.StateChange{From: from, To: to})
+			},
 			Started: func(tenement.InstanceID) { o.mu.Lock(); defer o.mu.Unlock(); o.started++ },
 			Woken:   func(w *tenement.WakeRecord) { o.mu.Lock(); defer o.mu.Unlock(); o.wakes = append(o.wakes, w) },
 			Ended:   func(_ tenement.InstanceID, e End) { o.mu.Lock(); defer o.mu.Unlock(); o.ends = append(o.ends, e.Why) },
@@ -95,6 +101,33 @@ func TestWakeRecord(t *testing.T) {
 		}
 		if o.started != 1 {
 			t.Errorf("%d processes", o.started)
+		}
+	}, o.option(), booting(time.Second))
+}
+
+// TestEveryChangeIsTold, from one state to the next.
+func TestEveryChangeIsTold(t *testing.T) {
+	var o told
+	simulate(t, func(w *world) {
+		if err := w.Start(w.t.Context(), alice); err != nil {
+			t.Error(err)
+		}
+		if err := w.Stop(w.t.Context(), alice); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		states := []tenement.State{tenement.Asleep}
+		for _, c := range o.changes {
+			if c.From == c.To || c.From != states[len(states)-1] {
+				t.Errorf("after %s it goes from %s to %s", states[len(states)-1], c.From, c.To)
+			}
+			states = append(states, c.To)
+		}
+		want := []tenement.State{tenement.Asleep, tenement.Starting, tenement.Ready, tenement.Draining, tenement.Stopping, tenement.Asleep}
+		if !slices.Equal(states, want) {
+			t.Errorf("it went through %v, want %v", states, want)
 		}
 	}, o.option(), booting(time.Second))
 }

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,8 @@ type Ledger struct {
 
 // account is what one instance has used since its account was opened.
 type account struct {
-	requests, in, out atomic.Int64
+	requests, errors, in, out atomic.Int64
+	latencies                 latencies // of the requests since the last sample
 
 	mu      sync.Mutex
 	process time.Time      // when the process began that the next two are of; zero: there is none
@@ -33,6 +35,10 @@ type account struct {
 	last    tenement.Usage // by then
 	used    tenement.UsageHour
 	booked  tenement.UsageHour // of that and of the requests
+	sampled struct {
+		requests, errors int64
+		cpu              time.Duration
+	}
 }
 
 // Account is what one instance has used while it was awake.
@@ -48,8 +54,8 @@ func NewLedger() *Ledger {
 	return &Ledger{begun: time.Now(), accounts: make(map[tenement.InstanceID]*account)}
 }
 
-// Served counts a request. It allocates only for the first one of an instance.
-func (l *Ledger) Served(id tenement.InstanceID, in, out int64) {
+// Served counts a request and its answer. It allocates only for the first one of an instance.
+func (l *Ledger) Served(id tenement.InstanceID, status int, took time.Duration, in, out int64) {
 	l.mu.RLock()
 	defer l.mu.RUnlock() // Book takes none away meanwhile
 	a := l.accounts[id]
@@ -62,6 +68,12 @@ func (l *Ledger) Served(id tenement.InstanceID, in, out int64) {
 		}
 	}
 	a.requests.Add(1)
+	if status >= http.StatusInternalServerError {
+		a.errors.Add(1)
+	}
+	if status != http.StatusSwitchingProtocols { // which lasts as long as its client likes
+		a.latencies.add(took)
+	}
 	a.in.Add(in)
 	a.out.Add(out)
 }
@@ -140,6 +152,31 @@ func (l *Ledger) Each(do func(tenement.InstanceID, Account)) {
 		a.mu.Unlock()
 		do(id, u)
 	}
+}
+
+// Sample calls do for each account with what it has counted since the last Sample; alive:
+// there is a process. What has neither a process nor anything new is left out.
+func (l *Ledger) Sample(do func(id tenement.InstanceID, alive bool, s tenement.Sample)) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for id, a := range l.accounts {
+		if alive, s := a.sample(); alive || s != (tenement.Sample{}) {
+			do(id, alive, s)
+		}
+	}
+}
+
+func (a *account) sample() (alive bool, s tenement.Sample) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	requests, errors, last := a.requests.Load(), a.errors.Load(), a.sampled
+	a.sampled.requests, a.sampled.errors, a.sampled.cpu = requests, errors, a.used.CPU
+	s = tenement.Sample{Requests: int(requests - last.requests), Errors: int(errors - last.errors), CPU: a.used.CPU - last.cpu}
+	s.Median, s.P95 = a.latencies.take()
+	if alive = !a.process.IsZero(); alive {
+		s.Memory = a.last.Memory
+	}
+	return alive, s
 }
 
 // Book has write keep what was used and is not booked yet, all in the hour of now. What it

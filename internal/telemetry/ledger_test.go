@@ -53,14 +53,14 @@ func TestLedger(t *testing.T) {
 		l := NewLedger()
 		time.Sleep(time.Second) // virtual
 		since := time.Now()
-		l.Served(alice, 10, 20)
+		l.Served(alice, 200, time.Millisecond, 10, 20)
 		time.Sleep(10 * time.Second) // virtual
 		l.see(process{alice, since, tenement.Usage{CPU: 2 * time.Second, Memory: 100}})
 		wantRows(t, l.book(t), tenement.UsageHour{Instance: alice, Awake: 10 * time.Second, CPU: 2 * time.Second, MemoryByteSeconds: 1000, Requests: 1, BytesIn: 10, BytesOut: 20})
 		wantRows(t, l.book(t)) // all of it is booked
 
 		time.Sleep(5 * time.Second) // virtual
-		l.Served(alice, 0, 5)
+		l.Served(alice, 200, time.Millisecond, 0, 5)
 		l.see(process{alice, since, tenement.Usage{CPU: 3 * time.Second, Memory: 200}})
 		time.Sleep(time.Second) // virtual
 		l.Ended(alice, since, tenement.Usage{CPU: 3500 * time.Millisecond})
@@ -108,11 +108,11 @@ func TestLedgerAfterAnotherDaemon(t *testing.T) {
 func TestLedgerKeepsWhatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	l, refused := NewLedger(), errors.New("the disk is full")
-	l.Served(alice, 1, 2)
+	l.Served(alice, 200, time.Millisecond, 1, 2)
 	if err := l.Book(time.Now(), func([]tenement.UsageHour) error { return refused }); !errors.Is(err, refused) {
 		t.Errorf("error %v", err)
 	}
-	l.Served(alice, 1, 2)
+	l.Served(alice, 200, time.Millisecond, 1, 2)
 	wantRows(t, l.book(t), tenement.UsageHour{Instance: alice, Requests: 2, BytesIn: 2, BytesOut: 4})
 }
 

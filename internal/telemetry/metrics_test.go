@@ -62,11 +62,11 @@ func textOf(t *testing.T, m *Metrics) string {
 func TestText(t *testing.T) {
 	t.Parallel()
 	l := NewLedger()
-	l.Served(alice, 1, 2)
+	l.Served(alice, 200, time.Millisecond, 1, 2)
 	l.Look(0, func(each func(tenement.InstanceID, time.Time, tenement.Usage)) {
 		each(alice, time.Now(), tenement.Usage{CPU: 1500 * time.Millisecond, Memory: 1 << 20})
 	})
-	l.Served(bob, 0, 0) // which has slept again since
+	l.Served(bob, 200, time.Millisecond, 0, 0) // which has slept again since
 	text := textOf(t, newMetrics(l))
 	for _, line := range []string{
 		`tenement_build_info{version="v1.2.3"} 1`,
@@ -167,7 +167,7 @@ func TestCountingIsFree(t *testing.T) {
 	m := newMetrics(l)
 	count := func() {
 		m.Served("api", 200, time.Millisecond, 0, 1024)
-		l.Served(alice, 0, 1024)
+		l.Served(alice, 200, time.Millisecond, 0, 1024)
 	}
 	count()
 	if n := testing.AllocsPerRun(100, count); n != 0 {

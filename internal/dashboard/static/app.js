@@ -8,12 +8,18 @@ import { Empty, Notices, Page } from './ui.js';
 import { Instances } from './instances.js';
 import { Instance } from './instance.js';
 import { EventsPage } from './events.js';
+import { LogsPage } from './log.js';
+import { WakesPage } from './wakes.js';
+import { UsagePage } from './usage.js';
 import { Tokens } from './tokens.js';
 import { Box } from './box.js';
 
 const pages = [
   { path: '/', name: 'Instances', view: Instances, shown: () => true },
+  { path: '/wakes', name: 'Wakes', view: WakesPage, shown: () => true },
+  { path: '/logs', name: 'Logs', view: LogsPage, shown: () => true },
   { path: '/events', name: 'Events', view: EventsPage, shown: () => true },
+  { path: '/usage', name: 'Usage', view: UsagePage, shown: () => true },
   { path: '/tokens', name: 'Tokens', view: Tokens, shown: seesAll },
   { path: '/box', name: 'Box', view: Box, shown: seesAll },
 ];

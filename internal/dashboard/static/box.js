@@ -5,34 +5,22 @@ import { ask, poll } from './api.js';
 import { complain, isAdmin, say } from './state.js';
 import { Act, Check, Page, State, When } from './ui.js';
 import { Plot } from './plot.js';
-import { bytes, count, some } from './format.js';
+import { columns } from './timeline.js';
+import { bytes, count, percent, some } from './format.js';
 
 const every = 3000; // ms
-const kept = 600; // samples, half an hour
-
-/** What was seen since the page was opened, also while others were looked at in between. */
-const history = { at: [], load: [], pressure: [], awake: [], leases: [] };
 
 const resting = ['asleep', 'suspended', 'failed'];
 const awake = (box) => Object.entries(box.states).reduce((n, [state, has]) => (resting.includes(state) ? n : n + has), 0);
 
-function note(box) {
-  history.at.push(Date.now() / 1000);
-  history.load.push(box.load ?? 0);
-  history.pressure.push(box.pressure.cpu ?? 0);
-  history.awake.push(awake(box));
-  history.leases.push(box.leases);
-  if (history.at.length > kept) for (const list of Object.values(history)) list.shift();
-}
-
 export function Box() {
   const [box, setBox] = useState(null);
+  const [hour, setHour] = useState(null);
   useEffect(() => {
     const looking = poll(async (signal) => {
       try {
-        const seen = await ask('GET', '/api/box', { signal });
-        note(seen);
-        setBox(seen);
+        setBox(await ask('GET', '/api/box', { signal }));
+        setHour(await ask('GET', '/api/box/timeline', { signal }));
       } catch (err) {
         complain(err);
       }
@@ -40,8 +28,8 @@ export function Box() {
     return looking.stop;
   }, []);
   return html`
-    <${Page} title="Box" aside=${isAdmin() && html`<${Reload} />`}>
-      ${box ? html`<${Figures} box=${box} /><${Plots} at=${history.at.at(-1)} />` : html`<p class="faint">Loading…</p>`}
+    <${Page} title="Box" aside=${isAdmin() && html`<div class="actions"><${Upgrade} /><${Reload} /></div>`}>
+      ${box ? html`<${Figures} box=${box} />${hour?.samples.length > 0 && html`<${Plots} hour=${hour} box=${box} />`}` : html`<p class="faint">Loading…</p>`}
     <//>`;
 }
 
@@ -82,13 +70,40 @@ function Figures({ box }) {
     </section>`;
 }
 
-function Plots({ at }) {
-  const series = (...names) => [history.at, ...names.map((name) => history[name])];
+/** The last hour: what had to wait, and what for. */
+function Plots({ hour, box }) {
+  const { step_seconds: step, samples } = hour;
+  const plot = (title, names, values, rest) => html`
+    <${Plot} title=${title} names=${names} at=${samples.at(-1).at} data=${columns(hour, ...values)} ...${rest} />`;
   return html`
-    <div class="plots">
-      <${Plot} title="Awake instances and requests" at=${at} data=${series('awake', 'leases')} names=${['awake', 'in flight']} />
-      <${Plot} title="Load, and time waited for the CPU" at=${at} data=${series('load', 'pressure')} names=${['load', '% waited']} />
-    </div>`;
+    <section aria-labelledby="hour">
+      <h2 id="hour">Last hour</h2>
+      <div class="plots">
+        ${plot('Time waited for', ['CPU', 'memory', 'disk'], [(s) => s.pressure.cpu ?? 0, (s) => s.pressure.memory ?? 0, (s) => s.pressure.io ?? 0], { show: percent, floor: 10 })}
+        ${plot('Processors in use', ['by instances', 'load'], [(s) => s.cpu_seconds / step, (s) => s.load], { floor: box.cores, show: decimal })}
+        ${plot('Memory in use', ['all'], [(s) => s.memory_available_bytes && box.memory.total_bytes - s.memory_available_bytes], { show: bytes, floor: box.memory.total_bytes ?? 1 })}
+        ${plot('Instances', ['awake'], [(s) => s.awake], {})}
+        ${plot('Requests under way', ['in flight', 'held'], [(s) => s.leases, (s) => s.waiting], {})}
+        ${plot('Requests a second', ['all', 'errors'], [(s) => s.requests / step, (s) => s.errors / step], { show: decimal })}
+      </div>
+    </section>`;
+}
+
+const decimal = (n) => count(Math.round(n * 100) / 100);
+
+function Upgrade() {
+  const does = async () => {
+    try {
+      const { version } = await ask('POST', '/api/upgrade');
+      say(`The daemon ${version || ''} has taken over.`, { hint: 'Log in again when you are asked to.' });
+    } catch (err) {
+      complain(err);
+    }
+  };
+  return html`<${Act} does=${does} confirm=${{
+    title: 'Let a new daemon take over?', action: 'Upgrade',
+    text: 'It is the program as it is on the disk now. Instances go on meanwhile; everybody logs in to the dashboard again.',
+  }}>Upgrade…<//>`;
 }
 
 function Reload() {

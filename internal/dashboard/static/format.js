@@ -45,6 +45,15 @@ export function bytes(n) {
   return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${names[power]}`;
 }
 
+/** A time in milliseconds. */
+export function millis(n) {
+  if (n >= 9950) return `${Math.round(n / 1000)} s`;
+  if (n >= 995) return `${(n / 1000).toFixed(1)} s`;
+  return `${n >= 9.95 || n === 0 ? Math.round(n) : n.toFixed(1)} ms`;
+}
+
+export const percent = (n) => `${n >= 9.95 || n === 0 ? Math.round(n) : n.toFixed(1)} %`;
+
 export const count = (n) => (n ?? 0).toLocaleString();
 
 /** "1 instance", "2 instances". */

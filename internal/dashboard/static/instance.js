@@ -2,10 +2,12 @@
 import { html } from 'htm/preact';
 import { useEffect, useState } from 'preact/hooks';
 import { ask, follow, instancePath, poll } from './api.js';
-import { change, complain, go, isAdmin, maySteer } from './state.js';
+import { change, complain, go, isAdmin, maySteer, say } from './state.js';
 import { Act, Check, Empty, Field, Page, State, When } from './ui.js';
 import { WakeOrSleep } from './instances.js';
 import { Settings } from './settings.js';
+import { Timeline } from './timeline.js';
+import { Wakes } from './wakes.js';
 import { Log } from './log.js';
 import { EventTable } from './events.js';
 import { bytes, count, full } from './format.js';
@@ -50,6 +52,8 @@ export function Instance({ id }) {
       <${Actions} i=${i} />
       ${i.reason && html`<div class="notice bad still"><p>${i.reason}</p></div>`}
       <${Facts} i=${i} storage=${storage} />
+      <${Timeline} id=${id} state=${i.state} />
+      <${Wakes} instance=${id} />
       <${Log} instance=${id} />
       <${Settings} id=${id} />
       <section aria-labelledby="events">
@@ -67,6 +71,7 @@ function Actions({ i }) {
     <div class="actions">
       <${Visit} i=${i} />
       <${WakeOrSleep} i=${i} />
+      <${CheckHealth} i=${i} />
       ${isAdmin() && html`
         <${Act} does=${act('restart', 'was restarted')} confirm=${{
           title: `Restart ${i.id}?`, action: 'Restart',
@@ -84,6 +89,19 @@ function Actions({ i }) {
 }
 
 const Visit = ({ i }) => i.url && html`<a class="button" href=${i.url} target="_blank" rel="noreferrer">Open ↗<span class="unseen"> ${i.url} in a new tab</span></a>`;
+
+/** Asks the instance how it is, now. */
+function CheckHealth({ i }) {
+  const does = async () => {
+    try {
+      const { health, detail } = await ask('GET', instancePath(i.id) + '/health');
+      say(`${i.id} is ${health}.`, { hint: detail, bad: health === 'unhealthy' || health === 'degraded' });
+    } catch (err) {
+      complain(err);
+    }
+  };
+  return i.pid > 0 && html`<${Act} does=${does}>Check health<//>`;
+}
 
 function Weight({ i }) {
   const does = ({ weight }) => change(`${i.id} has the weight ${weight}.`, 'PUT', instancePath(i.id) + '/weight', { body: { weight: Number(weight) } });

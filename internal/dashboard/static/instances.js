@@ -3,8 +3,9 @@
 import { html } from 'htm/preact';
 import { useEffect, useState } from 'preact/hooks';
 import { ask, follow, instancePath, poll, queryString } from './api.js';
-import { change, complain, go, isAdmin, maySteer, place, remember, seesAll } from './state.js';
-import { Act, Check, Empty, Field, Page, State, useSettled, When } from './ui.js';
+import { change, complain, isAdmin, maySteer, place, remember, seesAll } from './state.js';
+import { Act, Empty, Page, State, useSettled, When } from './ui.js';
+import { Deploy, MoveWeight, Spawn } from './deploy.js';
 import { count, some } from './format.js';
 
 const states = ['asleep', 'starting', 'ready', 'frozen', 'draining', 'stopping', 'backoff', 'failed', 'suspended'];
@@ -67,7 +68,7 @@ export function Instances() {
   }, [settled, service, state]);
 
   return html`
-    <${Page} title="Instances" aside=${isAdmin() && html`<${Spawn} services=${services} />`}>
+    <${Page} title="Instances" aside=${isAdmin() && html`<${Operate} services=${services} />`}>
       <form class="filters" role="search" onSubmit=${(e) => e.preventDefault()}>
         <div class="grow">
           <label class="unseen" for="text">Search by name</label>
@@ -95,6 +96,9 @@ export function Instances() {
       <${Pager} page=${page} before=${before} setBefore=${setBefore} />
     <//>`;
 }
+
+const Operate = ({ services }) => html`
+  <div class="actions"><${MoveWeight} services=${services} /><${Deploy} services=${services} /><${Spawn} services=${services} /></div>`;
 
 function Pager({ page, before, setBefore }) {
   if (!page?.next && !before.length) return null;
@@ -149,23 +153,4 @@ export function WakeOrSleep({ i }) {
     default:
       return null;
   }
-}
-
-function Spawn({ services }) {
-  const does = async ({ process, id, wake }) => {
-    if (await change(`${process}:${id} is registered.`, 'POST', '/api/instances/spawn', { body: { process, id, wake: Boolean(wake) } })) {
-      go(`/instances/${process}:${id}`);
-    }
-  };
-  const fields = () => html`
-    <${Field} label="Service" id="spawn-service">
-      <select id="spawn-service" name="process" required>${services.map((s) => html`<option>${s}</option>`)}</select>
-    <//>
-    <${Field} label="Name" id="spawn-name" hint="Small letters, digits, - and _, such as a customer's name.">
-      <input id="spawn-name" name="id" required maxlength="63" pattern="[a-z0-9]([a-z0-9_\\-]{0,61}[a-z0-9])?" autocomplete="off"
-        autocapitalize="none" spellcheck=${false} aria-describedby="spawn-name-hint" />
-    <//>
-    <${Check} label="Wake it now" name="wake" defaultChecked=${true} />`;
-  return html`<${Act} kind="primary" disabled=${!services.length} does=${does}
-    confirm=${{ title: 'New instance', action: 'Register', fields }}>New instance<//>`;
 }

@@ -2,7 +2,7 @@
 import { html } from 'htm/preact';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { follow } from './api.js';
-import { Check, useSettled } from './ui.js';
+import { Check, Page, useSettled } from './ui.js';
 import { full, time } from './format.js';
 
 const kept = 2000; // lines in the page
@@ -24,7 +24,7 @@ function marked(text, words) {
 // eslint-disable-next-line no-control-regex
 const plain = (text) => text.replace(/\x1b\[[0-9;?]*[ -/]*[@-~]/g, '').replace(/[\x00-\x08\x0b-\x1f\x7f]/g, '·');
 
-export function Log({ instance }) {
+export function Log({ instance, around: Around = LogSection }) {
   const [search, setSearch] = useState('');
   const [level, setLevel] = useState('');
   const [following, setFollowing] = useState(true);
@@ -39,7 +39,7 @@ export function Log({ instance }) {
     const draw = (line) => html`
       <div class="line" data-level=${line.level} key=${line.id}>
         <time datetime=${line.at} title=${full(line.at)}>${time(line.at)}</time>
-        ${!instance && html`<span class="faint">${line.instance}</span>`}
+        ${!instance && html`<a class="source" href=${'/instances/' + line.instance}>${line.instance}</a>`}
         <span class="text">${marked(plain(line.text), words)}</span>
       </div>`;
     setLines([]);
@@ -59,11 +59,7 @@ export function Log({ instance }) {
   };
 
   return html`
-    <section aria-labelledby="log">
-      <div class="title">
-        <h2 id="log">Log</h2>
-        <span class="live" data-live=${live}>${live ? 'live' : 'connecting…'}</span>
-      </div>
+    <${Around} live=${html`<span class="live" data-live=${live}>${live ? 'live' : 'connecting…'}</span>`}>
       <form class="filters" role="search" aria-label="Log" onSubmit=${(e) => e.preventDefault()}>
         <div class="grow">
           <label class="unseen" for="log-search">Search the log</label>
@@ -81,5 +77,19 @@ export function Log({ instance }) {
       <div class="log" ref=${box} tabindex="0" role="log" aria-live="off" aria-label="Lines of the log" onScroll=${scrolled}>
         ${lines.length ? lines : html`<p class="empty">${settled || level ? 'No line matches.' : 'Nothing printed yet.'}</p>`}
       </div>
+    <//>`;
+}
+
+/** A section of an instance's page. */
+function LogSection({ live, children }) {
+  return html`
+    <section aria-labelledby="log">
+      <div class="title"><h2 id="log">Log</h2>${live}</div>
+      ${children}
     </section>`;
 }
+
+const WholePage = ({ live, children }) => html`<${Page} title="Logs" aside=${live}>${children}<//>`;
+
+/** What all instances print that one may see. */
+export const LogsPage = () => html`<${Log} around=${WholePage} />`;
