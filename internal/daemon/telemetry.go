@@ -29,13 +29,13 @@ const (
 
 func (d *daemon) newMetrics() *telemetry.Metrics {
 	return telemetry.New(telemetry.Sources{
-		Version:   d.Version,
+		Version: d.Version,
 		Instances: func() (map[tenement.State]int, error) {
 			t := d.tenancy.Load()
 			return t.counts.within(countAge, t.countStates)
 		},
-		Held:      func() int { return d.tenancy.Load().supervisor.Waiting() },
-		LogBytes:  func() int64 { return d.tenancy.Load().logs.Taken() },
+		Held:     func() int { return d.tenancy.Load().supervisor.Waiting() },
+		LogBytes: func() int64 { return d.tenancy.Load().logs.Taken() },
 		Ledger: func() *telemetry.Ledger {
 			t := d.tenancy.Load()
 			t.look(lookAge)
