@@ -51,6 +51,13 @@ func TestUsage(t *testing.T) {
 	if diff := cmp.Diff(any(tenement.UsageQuery{Instance: bob, Since: o.Since, Until: o.Until}), b.lastAsked()); diff != "" {
 		t.Error(diff)
 	}
+	// A tenant is told of its own.
+	if _, err = newTestClient(t, Target{Server: url, Token: b.secret(t, "alice")}).Usage(t.Context(), UsageOptions{}); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(any(tenement.UsageQuery{Tenant: "alice"}), b.lastAsked()); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestMetrics(t *testing.T) {

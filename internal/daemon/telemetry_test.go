@@ -11,7 +11,9 @@ import (
 
 	"tenement"
 	"tenement/internal/api"
+	"tenement/internal/daemon"
 	"tenement/internal/runtime/runtimetest"
+	"tenement/internal/store"
 )
 
 // measures waits for the metrics to have all these lines.
@@ -177,6 +179,9 @@ func TestUsageIsHandedOn(t *testing.T) {
 	s.spawn("api:alice")
 	s.get("http://alice.api.localhost/health")
 	s.stop() // the tenant lives on
+	if booked := bookedIn(t, dir); len(booked) != 1 || booked[0].Awake <= 0 || booked[0].Requests != 1 {
+		t.Errorf("the daemon before has booked %+v", booked)
+	}
 	s = buildIn(t, dir, text)
 	if used := s.usage("api:alice"); used.Requests != 1 || used.AwakeSeconds <= 0 {
 		t.Errorf("used %+v under the daemon before", used)
@@ -226,4 +231,19 @@ func TestTimeline(t *testing.T) {
 	if line, err := s.api.Timeline(t.Context(), alice); err != nil || len(line.Samples) != 0 {
 		t.Errorf("another one of its name has done %+v, %v", line, err)
 	}
+}
+
+// bookedIn is what the daemon that had dir has written down of usage.
+func bookedIn(t *testing.T, dir string) []tenement.UsageHour {
+	t.Helper()
+	s, err := store.Open(t.Context(), daemon.StateDir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rows, _, err := s.Usage(t.Context(), tenement.UsageQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
 }

@@ -233,12 +233,12 @@ func TestServedOfAnUpgradedConnection(t *testing.T) {
 	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
-	c.Conn.Close()
 	v.mu.Lock()
 	if len(v.seen) > 0 {
 		t.Error("told of before its end")
 	}
 	v.mu.Unlock()
+	c.Conn.Close()
 	v.wants(t, counted{Words{Method: "GET", Host: aliceHost, Target: "/ws", Proto: "HTTP/1.1"}, alice, true, 101, 5, 5})
 }
 

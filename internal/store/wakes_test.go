@@ -84,6 +84,22 @@ func TestWakesAreBounded(t *testing.T) {
 	}
 }
 
+// TestWakesAreBoundedInAll: of each of 1,021 instances there are few, and too many together.
+func TestWakesAreBoundedInAll(t *testing.T) {
+	t.Parallel()
+	ctx, s := t.Context(), openStore(t, t.TempDir())
+	register(t, s, "api:alice")
+	_, err := s.write.ExecContext(ctx, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO wakes (`+wakeColumns+`) SELECT 'api', 'tenant-' || (i % 1021), i, 'request', '', '', '', 0, 0, 0, 0, 'ok', 1 FROM n`, maxWakes+2*trimEvery-1)
+	must(t, err)
+	must(t, s.AppendWakes(ctx, []tenement.WakeRecord{wakeOf(instanceID(t, "api:alice"), 7)}))
+	var left, first int
+	must(t, s.read.QueryRowContext(ctx, "SELECT count(*), min(id) FROM wakes").Scan(&left, &first))
+	if left != maxWakes || first != 2*trimEvery+1 {
+		t.Errorf("%d are left, from %d on", left, first)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	ctx, s := t.Context(), openStore(t, t.TempDir())

@@ -143,8 +143,12 @@ func TestQueuePhase(t *testing.T) {
 		if err := <-two; err != nil {
 			t.Error(err)
 		}
-		if r := o.last(t, 2); r.Queue < 300*time.Millisecond || r.Ready < 300*time.Millisecond {
+		r := o.last(t, 2)
+		if r.Queue < 300*time.Millisecond || r.Ready < 300*time.Millisecond {
 			t.Errorf("queue %s, ready %s", r.Queue, r.Ready)
+		}
+		if all := r.Queue + r.Spawn + r.Ready; all != time.Since(r.At) {
+			t.Errorf("queue %s, spawn %s and ready %s are not the %s that it took", r.Queue, r.Spawn, r.Ready, time.Since(r.At))
 		}
 	}, o.option(), booting(300*time.Millisecond), withConfig(func(c *Config) { c.MaxStarting = 1 }))
 }
