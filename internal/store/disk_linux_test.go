@@ -106,12 +106,20 @@ func TestFullDisk(t *testing.T) {
 	told.of(s)
 	register(t, s, "api:alice")
 	alice := instanceID(t, "api:alice")
+	little := filepath.Join(dir, "little")
+	must(t, os.WriteFile(little, make([]byte, 64<<10), 0o600))
 	filling := fill(t, dir)
 	full := "the disk of " + state + " is full"
 	n, err := registerUntilFull(t, s)
 	wantTrouble(t, err, full)
 	told.check(t, "full", false)
 	wantTrouble(t, told[0], full)
+
+	must(t, os.Remove(little))
+	register(t, s, "api:bob") // which finds room
+	wantTrouble(t, s.CheckWritable(ctx), full)
+	told.check(t, "almost full", false)
+	n++
 
 	// Small writes may still find room in the log; these do not.
 	big := strings.Repeat("x", 300_000)

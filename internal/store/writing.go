@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 )
 
@@ -44,14 +46,22 @@ func (s *Store) OnWritable(changed func(failed error)) {
 // it takes it, as far as is known.
 func (s *Store) Refused() error { return s.writing.refused() }
 
+// enoughRoom is what the disk must have for it to count as writable again, in bytes. A page
+// may fit where the next change does not: who is told that it can be written, and that it
+// cannot, again and again, is told nothing.
+const enoughRoom = 256 << 10
+
 // CheckWritable writes one page, that of the version, to the disk itself and changes
 // nothing by it: for who waits for room while nobody else writes. It is
-// CodeUnavailable when the disk is full, read-only or failing.
+// CodeUnavailable when the disk is full, or almost, read-only or failing.
 func (s *Store) CheckWritable(ctx context.Context) error {
 	err := s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations)))
 		return err
 	}))
+	if err == nil {
+		err = s.findRoom()
+	}
 	switch {
 	case err == nil:
 		s.writing.set(nil)
@@ -62,6 +72,16 @@ func (s *Store) CheckWritable(ctx context.Context) error {
 		err = failure("write state", err)
 	}
 	return err
+}
+
+// findRoom fails unless enoughRoom is there, for this user.
+func (s *Store) findRoom() error {
+	file, err := os.CreateTemp(s.dir, partialName+"*")
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(make([]byte, enoughRoom))
+	return errors.Join(err, file.Close(), os.Remove(file.Name()))
 }
 
 // wrote is [failure] for what was to be written. Success alone does not show that the
