@@ -13,6 +13,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -179,6 +180,22 @@ func (b *browser) typeInto(selector, text string) {
 	b.t.Helper()
 	b.until(fmt.Sprintf(`((e) => e && (e.value = "", true))(document.querySelector(%q))`, selector))
 	b.run("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text))
+}
+
+// pressKey presses a key that the page has a use for. chromedp.KeyEvent sends the character
+// as well, which a browser does not do once the page has prevented that.
+func pressKey(key rune) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		for _, event := range kb.Encode(key) {
+			if event.Type == kb.KeyChar {
+				continue
+			}
+			if _, err := cdp.Call(ctx, t, input.DispatchKeyEvent, *event); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // wantAccessible has axe look at the page as it is, in light and in dark, and leaves

@@ -34,7 +34,7 @@ func TestDashboard(t *testing.T) {
 	b.until(`location.pathname == "/login"`)
 	b.logIn(token)
 	b.until(rows + " == 2")
-	b.run("search by keyboard", chromedp.KeyEvent("/"))
+	b.run("search by keyboard", pressKey('/'))
 	b.until(`document.activeElement.id == "text"`)
 	b.typeInto("#text", "bo")
 	b.until(rows + ` == 1 && ` + says("tbody tr", "bob"))
