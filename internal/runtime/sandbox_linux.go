@@ -100,7 +100,7 @@ func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
 	x := &box{runtime: b, in: in}
 	at := x.place(s.UID)
 	at.spawn = func(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
-		ctx, cancel := context.WithTimeout(ctx, bootTime)
+		ctx, cancel := context.WithTimeout(ctx, max(s.Service.Timeouts.Startup, minBootTime))
 		defer cancel()
 		return x.spawn(ctx, runsc, s, c, files, attr)
 	}
@@ -167,8 +167,8 @@ const (
 
 // What a sandbox may take that works.
 const (
-	bootTime   = 60 * time.Second // from nothing to its first instruction
-	signalTime = 2 * time.Second
+	minBootTime = 60 * time.Second // from nothing to its first instruction, unless startup_timeout is longer
+	signalTime  = 2 * time.Second
 )
 
 func (x *box) place(uid int) place {

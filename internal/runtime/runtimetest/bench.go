@@ -69,6 +69,7 @@ func (b *bench) spec(name string, command ...string) runtime.Spec {
 	}
 	service := &tenement.Service{Name: "api", DataDir: filepath.Dir(dir), Egress: egress()}
 	service.Command = templates(command...)
+	service.Timeouts.Startup = patience
 	uid, err := OwnUID(b.kind, dir)
 	if err != nil {
 		b.t.Fatal(err)

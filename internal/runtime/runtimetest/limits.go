@@ -281,7 +281,7 @@ func testProcesses(t *testing.T, b *bench) {
 }
 
 func testProcessorShare(t *testing.T, b *bench) {
-	const share = 0.25
+	const share = 0.5 // of which a sandbox on an emulated processor boots in good time
 	p := b.startWith(tenement.Limits{CPU: share})
 	b.get(p, "/spin?threads=2")
 	began := time.Now()
