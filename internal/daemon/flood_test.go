@@ -15,7 +15,6 @@ import (
 
 	"tenement/internal/api"
 	"tenement/internal/daemon"
-	"tenement/internal/runtime"
 )
 
 // buildPrinter compiles a program that answers every request and, once /flood was
@@ -74,7 +73,8 @@ func flood(out *os.File, n int, within time.Duration) {
 
 const (
 	floodTenants = 50
-	floodRate    = 200 // requests a second
+	calmTenants  = 4
+	floodRate    = 200 // requests a second to those that print, and as many to the calm ones
 	floodRounds  = 12
 )
 
@@ -117,8 +117,12 @@ func serveApart(b *testing.B, text string) *site {
 // BenchmarkFlood has fifty tenants print, a million lines a minute in all, while
 // requests go to them at a constant rate. The same requests while nothing is printed,
 // and while all of it goes to /dev/null, take turns with it: the latter shows what fifty
-// busy programs cost on this machine without us. The client, which stands for others on
-// other machines, has short slices, so that what it waits for is not a core.
+// busy programs cost on this machine without us.
+//
+// As many requests go to a few calm tenants, which print nothing. They and the client, which
+// stands for others on other machines, run ahead of everything (SCHED_FIFO): what these
+// requests wait for is the proxy alone, and not a program that has to wait for a core.
+//
 // Turns are short, so that what the machine itself does meanwhile meets all alike;
 // TENEMENT_FLOOD=1m makes each a whole minute, and not five seconds.
 func BenchmarkFlood(b *testing.B) {
@@ -131,17 +135,24 @@ func BenchmarkFlood(b *testing.B) {
 	}
 	each := int(during.Seconds() * 1_000_000 / 60 / floodTenants)
 	program := buildPrinter(b)
-	if err := runtime.ShortenSlices(); err != nil {
-		b.Fatal(err)
-	}
 	for b.Loop() {
 		s := serveApart(b, settings+fmt.Sprintf("\n[service.api]\ncommand = %q\nidle_timeout = 0\n", program))
 		for n := range floodTenants {
 			s.spawn("api:t" + strconv.Itoa(n))
 			s.get("http://t" + strconv.Itoa(n) + ".api.localhost/")
 		}
+		for n := range calmTenants {
+			s.spawn("api:calm" + strconv.Itoa(n))
+			s.get("http://calm" + strconv.Itoa(n) + ".api.localhost/")
+			calm, err := s.api.Instance(b.Context(), id(b, "api:calm"+strconv.Itoa(n)))
+			if err != nil {
+				b.Fatal(err)
+			}
+			runAhead(b, calm.PID)
+		}
 		s.spawn("api:quiet")
 		s.get("http://quiet.api.localhost/")
+		runAhead(b, os.Getpid())
 		load(b, s, during) // until it has its connections, and its heap the size that it needs
 		var r floodRun
 		for range floodRounds {
@@ -154,9 +165,15 @@ func BenchmarkFlood(b *testing.B) {
 
 // floodRun is what was measured, all rounds together.
 type floodRun struct {
-	quiet, null, flood [][]time.Duration // of the requests of each turn, by what is printed
+	quiet, null, flood floodLoad // of the requests of each turn, by what is printed
 	searches           []time.Duration
 	late               time.Duration // until the last line was there
+}
+
+// floodLoad is what requests took, turn by turn.
+type floodLoad struct {
+	printing [][]time.Duration // those to the tenants that print
+	calm     [][]time.Duration // those to tenants that print nothing, and wait for no core
 }
 
 func (r *floodRun) round(b *testing.B, s *site, during time.Duration, each int) {
@@ -165,16 +182,16 @@ func (r *floodRun) round(b *testing.B, s *site, during time.Duration, each int) 
 			s.get(fmt.Sprintf("http://t%d.api.localhost/flood?n=%d&within=%v&to=%s", n, each, during, to))
 		}
 	}
-	r.quiet = append(r.quiet, load(b, s, during))
+	r.quiet.add(load(b, s, during))
 	print("null")
-	r.null = append(r.null, load(b, s, during))
+	r.null.add(load(b, s, during))
 	print("log")
 	s.get("http://quiet.api.localhost/flood?n=100&within=" + during.String())
 	stop := make(chan struct{})
 	var searching sync.WaitGroup
 	searching.Go(func() { r.searches = append(r.searches, searchUntil(b, s, stop)...) })
 	before := arrived(b, s, each)
-	r.flood = append(r.flood, load(b, s, during))
+	r.flood.add(load(b, s, during))
 	close(stop)
 	searching.Wait()
 	end := time.Now()
@@ -183,25 +200,42 @@ func (r *floodRun) round(b *testing.B, s *site, during time.Duration, each int) 
 	r.late = max(r.late, time.Since(end))
 }
 
+func (l *floodLoad) add(printing, calm []time.Duration) {
+	l.printing, l.calm = append(l.printing, printing), append(l.calm, calm)
+}
+
 // load asks at a constant rate, whatever answers take, and gives what each took from
 // when it was due.
-func load(b *testing.B, s *site, during time.Duration) []time.Duration {
+func load(b *testing.B, s *site, during time.Duration) (printing, calm []time.Duration) {
 	n := int(during.Seconds() * floodRate)
-	took := make([]time.Duration, n)
+	printing, calm = make([]time.Duration, n), make([]time.Duration, n)
 	begin := time.Now()
 	var asking sync.WaitGroup
-	for i := range n {
-		due := begin.Add(time.Duration(i) * time.Second / floodRate)
+	ask := func(name string, i, half int, took []time.Duration) {
+		due := begin.Add(time.Duration(2*i+half) * time.Second / (2 * floodRate))
 		time.Sleep(time.Until(due)) //nolint:forbidigo // a constant rate
 		asking.Go(func() {
-			if status, _, err := s.ask(b.Context(), fmt.Sprintf("http://t%d.api.localhost/", i%floodTenants)); err != nil || status != 200 {
+			if status, _, err := s.ask(b.Context(), "http://"+name+".api.localhost/"); err != nil || status != 200 {
 				b.Error(status, err)
 			}
 			took[i] = time.Since(due)
 		})
 	}
+	for i := range n {
+		ask("t"+strconv.Itoa(i%floodTenants), i, 0, printing)
+		ask("calm"+strconv.Itoa(i%calmTenants), i, 1, calm)
+	}
 	asking.Wait()
-	return took
+	return printing, calm
+}
+
+// runAhead has a process run whenever it can, until the benchmark ends.
+func runAhead(b *testing.B, pid int) {
+	b.Helper()
+	if out, err := exec.Command("chrt", "--all-tasks", "--fifo", "--pid", "10", strconv.Itoa(pid)).CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	b.Cleanup(func() { _ = exec.Command("chrt", "--all-tasks", "--other", "--pid", "0", strconv.Itoa(pid)).Run() })
 }
 
 var floodSearches = []api.LogOptions{
@@ -285,9 +319,12 @@ func (r *floodRun) report(b *testing.B, s *site, each int) {
 		}
 		disk += info.Size()
 	}
-	quiet, null, flood := reportLatencies(b, "quiet", r.quiet), reportLatencies(b, "null", r.null), reportLatencies(b, "flood", r.flood)
+	quiet, null, flood := reportLatencies(b, "quiet", r.quiet.printing), reportLatencies(b, "null", r.null.printing), reportLatencies(b, "flood", r.flood.printing)
 	b.ReportMetric(flood/quiet, "flood/quiet-p99")
 	b.ReportMetric(flood/null, "flood/null-p99")
+	quiet, null, flood = reportLatencies(b, "calm-quiet", r.quiet.calm), reportLatencies(b, "calm-null", r.null.calm), reportLatencies(b, "calm-flood", r.flood.calm)
+	b.ReportMetric(flood/quiet, "calm-flood/quiet-p99")
+	b.ReportMetric(flood/null, "calm-flood/null-p99")
 	b.ReportMetric(milliseconds(median(r.searches)), "search-p50-ms")
 	b.ReportMetric(milliseconds(percentile(r.searches, 100)), "search-max-ms")
 	b.ReportMetric(milliseconds(percentile(after, 100)), "search-after-max-ms")

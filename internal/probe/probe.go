@@ -23,7 +23,8 @@ type Target struct {
 	Path string // the health path; "" = to accept connections is enough
 
 	// Began receives when the process may have begun to accept connections; nil where
-	// nobody tells. That an event is lost costs some milliseconds.
+	// nobody tells. If the event is lost, it may take as long again until it is noticed,
+	// but at most a quarter of a second.
 	Began <-chan struct{}
 
 	// Passed says that the socket was there before the process: connections wait in it
@@ -39,10 +40,14 @@ type Target struct {
 // accepts connections, the interval is a floor under every wake, and a blocking connect
 // is cheap: the first second, in which most programs come up, is probed every
 // millisecond. So is one whose health path says that it is not ready yet.
+//
+// Where somebody tells, an attempt before that is for the event that was lost, and takes
+// time from the programs that start: each comes after twice the time of the one before.
 const (
 	eagerFor      = time.Second
 	eagerInterval = time.Millisecond
 	slowInterval  = 10 * time.Millisecond
+	longestTold   = 250 * time.Millisecond
 )
 
 // attemptTimeout bounds one attempt to reach a socket of the program's own, so that a first request that got lost in a
@@ -65,6 +70,7 @@ func Ready(ctx context.Context, t Target) error {
 		case <-ctx.Done():
 			return notReady(ctx, last)
 		case <-t.Began:
+			t.Began = nil // there is no other
 		case <-timer.C:
 		}
 		connected, err := t.attempt(ctx)
@@ -97,8 +103,10 @@ func (t Target) firstWait() time.Duration {
 }
 
 func (t Target) interval(connected bool, since time.Duration) time.Duration {
-	told := t.Began != nil && !connected
-	if since < eagerFor && !told {
+	switch {
+	case t.Began != nil && !connected:
+		return min(max(since, slowInterval), longestTold)
+	case since < eagerFor:
 		return eagerInterval
 	}
 	return slowInterval

@@ -65,17 +65,35 @@ func TestReadyAtTheInstantOfTheEvent(t *testing.T) {
 		if took := p.ready(t, "", began); took != p.listens {
 			t.Errorf("ready after %s, listens after %s", took, p.listens)
 		}
-		if p.dials > 15 {
-			t.Errorf("asked %d times", p.dials)
+		if want := 5; p.dials != want { // after 10, 20, 40 and 80 ms, and at the event
+			t.Errorf("asked %d times, want %d", p.dials, want)
 		}
 	})
 }
 
 func TestReadyThoughTheEventIsLost(t *testing.T) {
 	t.Parallel()
+	for listens, most := range map[time.Duration]time.Duration{
+		101 * time.Millisecond: 101 * time.Millisecond,
+		10 * time.Second:       250 * time.Millisecond,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := program{listens: listens}
+			if late := p.ready(t, "", make(chan struct{})) - p.listens; late > most {
+				t.Errorf("listens after %s, and late by %s", listens, late)
+			}
+		})
+	}
+}
+
+// TestRefusedAfterTheEvent: what says that it listens is asked again at once.
+func TestRefusedAfterTheEvent(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := program{listens: 101 * time.Millisecond}
-		if late := p.ready(t, "", make(chan struct{})) - p.listens; late > 10*time.Millisecond {
+		began := make(chan struct{}, 1)
+		began <- struct{}{}
+		p := program{listens: 100_500 * time.Microsecond}
+		if late := p.ready(t, "", began) - p.listens; late > time.Millisecond {
 			t.Errorf("late by %s", late)
 		}
 	})
