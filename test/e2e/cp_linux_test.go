@@ -119,7 +119,7 @@ func (w *cpWorld) piped(stdin io.Reader, args ...string) []byte {
 
 func TestCopies(t *testing.T) {
 	t.Parallel()
-	for _, isolation := range []string{"process", "namespace"} {
+	for _, isolation := range []string{"process", "namespace", "sandbox"} {
 		t.Run(isolation, func(t *testing.T) {
 			t.Parallel()
 			w := startIsolated(t, isolation)
