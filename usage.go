@@ -12,9 +12,13 @@ type UsageHour struct {
 	MemoryByteSeconds int64 // memory in use times the time it was
 	Requests          int64
 	BytesIn, BytesOut int64 // of the bodies of requests and responses, and of upgraded connections
+
+	// Storage is what its data took when it was last looked at; 0: nobody has looked. It is
+	// no amount to be added: [UsageHour.Plus] and [UsageHour.Minus] leave it as it is.
+	Storage Bytes
 }
 
-// IsZero reports whether u counts nothing.
+// IsZero reports whether u counts nothing, whatever it says of storage.
 func (u UsageHour) IsZero() bool {
 	return u.Awake == 0 && u.CPU == 0 && u.MemoryByteSeconds == 0 && u.Requests == 0 && u.BytesIn == 0 && u.BytesOut == 0
 }

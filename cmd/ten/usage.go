@@ -83,12 +83,13 @@ func eachUsage(ctx context.Context, client *api.Client, o api.UsageOptions, each
 
 func (a *app) printUsageCSV(ctx context.Context, client *api.Client, o api.UsageOptions) error {
 	w := csv.NewWriter(a.stdout)
-	_ = w.Write([]string{"hour", "service", "name", "awake_seconds", "cpu_seconds", "memory_byte_seconds", "requests", "bytes_in", "bytes_out"}) // w.Error says it
+	_ = w.Write([]string{"hour", "service", "name", "awake_seconds", "cpu_seconds", "memory_byte_seconds", "requests", "bytes_in", "bytes_out", "storage_bytes"}) // w.Error says it
 	err := eachUsage(ctx, client, o, func(u api.UsageHour) error {
 		return w.Write([]string{
 			u.Hour.UTC().Format(time.RFC3339), u.Instance.Service, u.Instance.Name,
 			decimal(u.AwakeSeconds), decimal(u.CPUSeconds), strconv.FormatInt(u.MemoryByteSeconds, 10),
 			strconv.FormatInt(u.Requests, 10), strconv.FormatInt(u.BytesIn, 10), strconv.FormatInt(u.BytesOut, 10),
+			strconv.FormatInt(u.StorageBytes, 10),
 		})
 	})
 	w.Flush()
@@ -112,13 +113,16 @@ func (a *app) printUsage(ctx context.Context, client *api.Client, o api.UsageOpt
 		sum.Requests += u.Requests
 		sum.BytesIn += u.BytesIn
 		sum.BytesOut += u.BytesOut
+		if u.StorageBytes > 0 {
+			sum.StorageBytes = u.StorageBytes // hours come in order
+		}
 		sums[u.Instance] = sum
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	rows := [][]string{{"INSTANCE", "AWAKE", "CPU", "MEMORY", "REQUESTS", "IN", "OUT"}}
+	rows := [][]string{{"INSTANCE", "AWAKE", "CPU", "MEMORY", "REQUESTS", "IN", "OUT", "STORAGE"}}
 	list := make([]api.UsageHour, 0, len(sums))
 	for _, sum := range sums {
 		list = append(list, sum)
@@ -128,7 +132,7 @@ func (a *app) printUsage(ctx context.Context, client *api.Client, o api.UsageOpt
 		rows = append(rows, []string{
 			sum.Instance.String(), hours(sum.AwakeSeconds), strconv.FormatFloat(sum.CPUSeconds, 'f', 1, 64) + "s",
 			fmt.Sprintf("%.2f GiB·h", float64(sum.MemoryByteSeconds)/(1<<30)/3600), strconv.FormatInt(sum.Requests, 10),
-			size(tenement.Bytes(sum.BytesIn)), size(tenement.Bytes(sum.BytesOut)),
+			size(tenement.Bytes(sum.BytesIn)), size(tenement.Bytes(sum.BytesOut)), size(tenement.Bytes(sum.StorageBytes)),
 		})
 	}
 	a.printTable(rows)

@@ -48,7 +48,7 @@ func TestUsage(t *testing.T) {
 		queries = append(queries, r.URL.RawQuery)
 		page := api.Usage{Next: hour.Add(time.Hour), Hours: []api.UsageHour{
 			{Hour: hour, Instance: bob, AwakeSeconds: 30, Requests: 1},
-			{Hour: hour, Instance: alice.ID, AwakeSeconds: 3600, CPUSeconds: 1.25, MemoryByteSeconds: 1 << 41, Requests: 2, BytesIn: 10, BytesOut: 2048},
+			{Hour: hour, Instance: alice.ID, AwakeSeconds: 3600, CPUSeconds: 1.25, MemoryByteSeconds: 1 << 41, Requests: 2, BytesIn: 10, BytesOut: 2048, StorageBytes: 4096},
 		}}
 		if len(queries)%2 == 0 {
 			page = api.Usage{Hours: []api.UsageHour{{Hour: hour.Add(time.Hour), Instance: alice.ID, AwakeSeconds: 1800, Requests: 3}}}
@@ -56,9 +56,9 @@ func TestUsage(t *testing.T) {
 		write(w, 200, "application/json", page)
 	})
 	got := ten(t, daemon, "usage", "--since", "2026-01-01T00:30:00Z")
-	want := "INSTANCE    AWAKE   CPU    MEMORY       REQUESTS   IN     OUT\n" +
-		"api:alice   1h30m   1.2s   0.57 GiB·h   5          10 B   2.0 KiB\n" +
-		"api:bob     30s     0.0s   0.00 GiB·h   1          0 B    0 B\n"
+	want := "INSTANCE    AWAKE   CPU    MEMORY       REQUESTS   IN     OUT       STORAGE\n" +
+		"api:alice   1h30m   1.2s   0.57 GiB·h   5          10 B   2.0 KiB   4.0 KiB\n" +
+		"api:bob     30s     0.0s   0.00 GiB·h   1          0 B    0 B       0 B\n"
 	if diff := cmp.Diff(outcome{0, want, ""}, got, cmp.AllowUnexported(outcome{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -66,10 +66,10 @@ func TestUsage(t *testing.T) {
 		t.Errorf("asked for %s", diff)
 	}
 	got = ten(t, daemon, "usage", "--csv", "--since", "2026-01-01T00:00:00Z")
-	want = "hour,service,name,awake_seconds,cpu_seconds,memory_byte_seconds,requests,bytes_in,bytes_out\n" +
-		"2026-01-31T15:00:00Z,api,bob,30.000,0.000,0,1,0,0\n" +
-		"2026-01-31T15:00:00Z,api,alice,3600.000,1.250,2199023255552,2,10,2048\n" +
-		"2026-01-31T16:00:00Z,api,alice,1800.000,0.000,0,3,0,0\n"
+	want = "hour,service,name,awake_seconds,cpu_seconds,memory_byte_seconds,requests,bytes_in,bytes_out,storage_bytes\n" +
+		"2026-01-31T15:00:00Z,api,bob,30.000,0.000,0,1,0,0,0\n" +
+		"2026-01-31T15:00:00Z,api,alice,3600.000,1.250,2199023255552,2,10,2048,4096\n" +
+		"2026-01-31T16:00:00Z,api,alice,1800.000,0.000,0,3,0,0,0\n"
 	if diff := cmp.Diff(outcome{0, want, ""}, got, cmp.AllowUnexported(outcome{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

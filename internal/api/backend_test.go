@@ -153,7 +153,7 @@ func (b *fakeBackend) Usage(_ context.Context, q tenement.UsageQuery) (list []te
 	defer b.mu.Unlock()
 	b.note(q)
 	for _, id := range fakeIDs(q.Instance, q.Tenant) {
-		list = append(list, tenement.UsageHour{Instance: id, Hour: time.Unix(3600, 0).UTC(), Awake: time.Minute, CPU: 1500 * time.Millisecond, MemoryByteSeconds: 1 << 40, Requests: 3, BytesIn: 4, BytesOut: 5})
+		list = append(list, tenement.UsageHour{Instance: id, Hour: time.Unix(3600, 0).UTC(), Awake: time.Minute, CPU: 1500 * time.Millisecond, MemoryByteSeconds: 1 << 40, Requests: 3, BytesIn: 4, BytesOut: 5, Storage: 6})
 	}
 	return list, time.Unix(7200, 0).UTC(), b.fail
 }

@@ -304,23 +304,23 @@ func (f *frames) sendInput(from io.Reader, more, over <-chan struct{}) {
 	buf := make([]byte, maxFrame)
 	for {
 		n, err := from.Read(buf)
-		select {
-		case <-more:
-		case <-over:
+		if n > 0 && !f.sendOne(buf[:n], more, over) {
 			return
 		}
-		if n > 0 && f.write(frameStdin, buf[:n]) != nil {
+		if err != nil {
+			f.sendOne(nil, more, over)
 			return
 		}
-		if err == nil {
-			continue
-		}
-		select {
-		case <-more:
-			_ = f.write(frameStdin, nil)
-		case <-over:
-		}
-		return
+	}
+}
+
+// sendOne sends a frame of input as soon as it may.
+func (f *frames) sendOne(text []byte, more, over <-chan struct{}) (sent bool) {
+	select {
+	case <-more:
+		return f.write(frameStdin, text) == nil
+	case <-over:
+		return false
 	}
 }
 

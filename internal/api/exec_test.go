@@ -71,3 +71,23 @@ func clientOverSocket(t *testing.T, s *Server) *Client {
 	t.Cleanup(c.CloseIdleConnections)
 	return c
 }
+
+// TestExecReadsNothingOften: a reader may have nothing and yet not be at its end (io.Reader),
+// as a pipe to which nothing is written.
+func TestExecReadsNothingOften(t *testing.T) {
+	t.Parallel()
+	c := clientOverSocket(t, newTestServer(t, newFakeBackend()))
+	in, out := io.Pipe()
+	go func() {
+		for range 10 * maxAhead {
+			_, _ = out.Write(nil)
+		}
+		_, _ = out.Write([]byte("typed"))
+		_ = out.Close()
+	}()
+	var printed strings.Builder
+	status, err := c.Exec(t.Context(), alice, ExecRequest{Command: []string{"cat"}}, ExecStreams{Stdin: in, Stdout: &printed, Stderr: io.Discard})
+	if status != 7 || err != nil || printed.String() != "cat\ntyped" {
+		t.Errorf("%d %v %q", status, err, printed.String())
+	}
+}

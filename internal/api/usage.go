@@ -19,6 +19,7 @@ type UsageHour struct {
 	Requests          int64               `json:"requests" doc:"that its process was to answer"`
 	BytesIn           int64               `json:"bytes_in" doc:"bodies of requests, and what came on upgraded connections"`
 	BytesOut          int64               `json:"bytes_out" doc:"bodies of responses, and what went out on upgraded connections"`
+	StorageBytes      int64               `json:"storage_bytes" doc:"what its data took on the disk at the last look in that hour; 0: nobody has looked"`
 }
 
 // Usage is one page of hours, in the order of time, then of instances.
@@ -46,6 +47,7 @@ func (s *Server) usage(ctx context.Context, c *call, in *usageInput) (*answer[Us
 		page.Hours[i] = UsageHour{
 			Hour: u.Hour, Instance: u.Instance, AwakeSeconds: u.Awake.Seconds(), CPUSeconds: u.CPU.Seconds(),
 			MemoryByteSeconds: u.MemoryByteSeconds, Requests: u.Requests, BytesIn: u.BytesIn, BytesOut: u.BytesOut,
+			StorageBytes: int64(u.Storage),
 		}
 	}
 	return &answer[Usage]{page}, nil

@@ -43,7 +43,7 @@ func TestUsage(t *testing.T) {
 	o := UsageOptions{Instance: bob, Since: time.Unix(3600, 0).UTC(), Until: time.Unix(7200, 0).UTC()}
 	page, err := newTestClient(t, Target{Server: url, Token: b.secret(t, "")}).Usage(t.Context(), o)
 	want := Usage{Next: time.Unix(7200, 0).UTC(), Hours: []UsageHour{{
-		Hour: time.Unix(3600, 0).UTC(), Instance: bob, AwakeSeconds: 60, CPUSeconds: 1.5, MemoryByteSeconds: 1 << 40, Requests: 3, BytesIn: 4, BytesOut: 5,
+		Hour: time.Unix(3600, 0).UTC(), Instance: bob, AwakeSeconds: 60, CPUSeconds: 1.5, MemoryByteSeconds: 1 << 40, Requests: 3, BytesIn: 4, BytesOut: 5, StorageBytes: 6,
 	}}}
 	if diff := cmp.Diff(want, page); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)

@@ -20,6 +20,7 @@ type UsageTotal struct {
 	Requests          int64                `json:"requests"`
 	BytesIn           int64                `json:"bytes_in"`
 	BytesOut          int64                `json:"bytes_out"`
+	StorageBytes      int64                `json:"storage_bytes" doc:"of each instance at the last look, not a sum over time; by hour of those that were awake then"`
 }
 
 // UsageTotals are sums of what instances have used.
@@ -65,7 +66,7 @@ func (s *Server) usageTotals(ctx context.Context, c *call, in *usageTotalsInput)
 func usageTotal(u tenement.UsageHour) UsageTotal {
 	total := UsageTotal{
 		Hour: u.Hour, AwakeSeconds: u.Awake.Seconds(), CPUSeconds: u.CPU.Seconds(), MemoryByteSeconds: u.MemoryByteSeconds,
-		Requests: u.Requests, BytesIn: u.BytesIn, BytesOut: u.BytesOut,
+		Requests: u.Requests, BytesIn: u.BytesIn, BytesOut: u.BytesOut, StorageBytes: int64(u.Storage),
 	}
 	if !u.Instance.IsZero() {
 		total.Instance = &u.Instance

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -47,6 +48,9 @@ func (b *backend) session(ctx context.Context, id tenement.InstanceID, r api.Exe
 	}
 	session := ends.session
 	session.Wait = job.Wait
+	if ends.terminal != nil {
+		session.Stdin, session.Resize = typing{ends.terminal, job}, resizing(ends.terminal, job)
+	}
 	session.Signal = func(number int) error { return job.Signal(syscall.Signal(number)) }
 	var once sync.Once
 	closeAll := func() { //nolint:contextcheck // whoever asked has gone by then
@@ -65,9 +69,10 @@ func (b *backend) session(ctx context.Context, id tenement.InstanceID, r api.Exe
 
 // ends are both ends of what a command is connected to.
 type ends struct {
-	session api.Session
-	theirs  []*os.File // its first three descriptors; some may be the same
-	ours    []*os.File
+	session  api.Session
+	terminal *runtime.Terminal // or nil
+	theirs   []*os.File        // its first three descriptors; some may be the same
+	ours     []*os.File
 }
 
 // openEnds makes pipes, or a terminal of a size that belongs to uid.
@@ -96,27 +101,42 @@ func openTerminal(size api.TermSize, uid int) (*ends, error) {
 	if err != nil {
 		return nil, err
 	}
-	resize := func(s api.TermSize) error { return t.Resize(s.Rows, s.Columns) }
-	if err := resize(size); err != nil {
+	if err := t.Resize(size.Rows, size.Columns); err != nil {
 		closeFiles([]*os.File{t.File, t.Other})
 		return nil, err
 	}
 	return &ends{
-		session: api.Session{Stdin: typing{t}, Stdout: t, Resize: resize},
-		theirs:  []*os.File{t.Other, t.Other, t.Other}, ours: []*os.File{t.File},
+		session: api.Session{Stdout: t}, terminal: t,
+		theirs: []*os.File{t.Other, t.Other, t.Other}, ours: []*os.File{t.File},
 	}, nil
 }
 
 // typing is the input of a terminal, which has an end only as a key.
-type typing struct{ t *runtime.Terminal }
+type typing struct {
+	terminal *runtime.Terminal
+	job      *runtime.Job
+}
 
-func (t typing) Write(text []byte) (int, error) { return t.t.Write(text) }
+func (t typing) Write(text []byte) (int, error) {
+	signals := t.terminal.Keys(text)
+	n, err := t.terminal.Write(text)
+	for _, signal := range signals {
+		err = errors.Join(err, t.job.Key(signal))
+	}
+	return n, err
+}
 
 const endOfTransmission = 4 // Ctrl-D, VEOF (termios(3))
 
 func (t typing) Close() error {
-	_, err := t.t.Write([]byte{endOfTransmission})
+	_, err := t.terminal.Write([]byte{endOfTransmission})
 	return err
+}
+
+func resizing(t *runtime.Terminal, job *runtime.Job) func(api.TermSize) error {
+	return func(s api.TermSize) error {
+		return errors.Join(t.Resize(s.Rows, s.Columns), job.Key(syscall.SIGWINCH))
+	}
 }
 
 func closeFiles(files []*os.File) {

@@ -188,49 +188,59 @@ func TestCommandsEndWithTheDaemon(t *testing.T) {
 // TestCommandWithATerminal has one of the size that was asked for, and its keys.
 func TestCommandWithATerminal(t *testing.T) {
 	t.Parallel()
-	for _, isolation := range []string{"process", "namespace"} {
+	for _, isolation := range []string{"process", "namespace", "sandbox"} {
 		if isolation == "namespace" && os.Geteuid() != 0 {
 			continue
 		}
-		s := build(t, settings+service("api", fmt.Sprintf("isolation = %q\nidle_timeout = 0", isolation)))
+		if isolation == "sandbox" {
+			requireSandbox(t)
+		}
+		s := build(t, settings+service("api", fmt.Sprintf("isolation = %q\nidle_timeout = 0\nstartup_timeout = 60", isolation)))
 		s.spawn("api:alice")
-		keys, typed := io.Pipe()
-		printed, stdout := io.Pipe()
-		sizes := make(chan api.TermSize, 1)
-		type end struct {
-			status int
-			err    error
+		for _, how := range []executor{(*api.Client).Exec, (*api.Client).Run} {
+			testTerminal(t, s, isolation, how)
 		}
-		ended := make(chan end, 1)
-		go func() {
-			status, err := s.api.Exec(t.Context(), id(t, "api:alice"), api.ExecRequest{
-				Command: []string{"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size < /dev/tty; trap 'stty size' WINCH; trap 'exit 5' INT; sleep 1000 & echo on; while :; do wait $!; done`},
-				Size:    &api.TermSize{Rows: 33, Columns: 77},
-			}, api.ExecStreams{Stdin: keys, Stdout: stdout, Stderr: io.Discard, Sizes: sizes})
-			_ = stdout.Close()
-			ended <- end{status, err}
-		}()
-		var seen strings.Builder
-		awaits := func(want string) {
-			t.Helper()
-			buf := make([]byte, 100)
-			for !strings.Contains(seen.String(), want) {
-				n, err := printed.Read(buf)
-				seen.Write(buf[:n])
-				if err != nil {
-					t.Fatalf("%s: %q is not in %q: %v", isolation, want, seen.String(), err)
-				}
-			}
-		}
-		awaits("33 77\r\non\r\n")
-		sizes <- api.TermSize{Rows: 44, Columns: 88}
-		awaits("44 88")
-		go func() { _, _ = io.Copy(io.Discard, printed) }()
-		_, _ = typed.Write([]byte{3}) // Ctrl-C
-		if e := runtimetest.Within(t, "end of the command", ended); e.err != nil || e.status != 5 {
-			t.Errorf("%s: status %d, %v", isolation, e.status, e.err)
-		}
-		_ = typed.Close()
 		s.wantsNoLeases("api:alice")
 	}
+}
+
+func testTerminal(t *testing.T, s *site, isolation string, how executor) {
+	t.Helper()
+	keys, typed := io.Pipe()
+	printed, stdout := io.Pipe()
+	sizes := make(chan api.TermSize, 1)
+	type end struct {
+		status int
+		err    error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		status, err := how(s.api, t.Context(), id(t, "api:alice"), api.ExecRequest{
+			Command: []string{"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size < /dev/tty; trap 'stty size' WINCH; trap 'exit 5' INT; sleep 1000 & echo on; while :; do wait $!; done`},
+			Size:    &api.TermSize{Rows: 33, Columns: 77},
+		}, api.ExecStreams{Stdin: keys, Stdout: stdout, Stderr: io.Discard, Sizes: sizes})
+		_ = stdout.Close()
+		ended <- end{status, err}
+	}()
+	var seen strings.Builder
+	awaits := func(want string) {
+		t.Helper()
+		buf := make([]byte, 100)
+		for !strings.Contains(seen.String(), want) {
+			n, err := printed.Read(buf)
+			seen.Write(buf[:n])
+			if err != nil {
+				t.Fatalf("%s: %q is not in %q: %v", isolation, want, seen.String(), err)
+			}
+		}
+	}
+	awaits("33 77\r\non\r\n")
+	sizes <- api.TermSize{Rows: 44, Columns: 88}
+	awaits("44 88")
+	go func() { _, _ = io.Copy(io.Discard, printed) }()
+	_, _ = typed.Write([]byte{3}) // Ctrl-C
+	if e := runtimetest.Within(t, "end of the command", ended); e.err != nil || e.status != 5 {
+		t.Errorf("%s: status %d, %v", isolation, e.status, e.err)
+	}
+	_ = typed.Close()
 }

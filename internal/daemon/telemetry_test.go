@@ -170,6 +170,25 @@ func wantAccessLog(t *testing.T, path string) {
 	}
 }
 
+// TestStorageIsNoted of what is awake, in metrics and in usage.
+func TestStorageIsNoted(t *testing.T) {
+	t.Parallel()
+	s := build(t, settings+service("api", "idle_timeout = 0"))
+	s.spawn("api:alice")
+	s.get("http://alice.api.localhost/health")
+	if err := os.WriteFile(filepath.Join(s.dir, "api", "alice", "data"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.measures(`tenement_instance_storage_bytes{name="alice",service="api"} 1.0`)
+	page, err := s.api.Usage(t.Context(), api.UsageOptions{})
+	if err != nil || len(page.Hours) == 0 {
+		t.Fatal(page, err)
+	}
+	if got := page.Hours[len(page.Hours)-1].StorageBytes; got < 1<<20 || got > 2<<20 {
+		t.Errorf("%d bytes", got)
+	}
+}
+
 // TestUsageIsHandedOn: what a tenant has used under one daemon is known to the next.
 func TestUsageIsHandedOn(t *testing.T) {
 	t.Parallel()

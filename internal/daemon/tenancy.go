@@ -106,6 +106,7 @@ func (t *tenancy) start(ctx context.Context) error {
 		t.tasks.Go(func() { t.keepNetworks(ctx) })
 		t.tasks.Go(func() { t.keepListening(ctx) })
 		t.tasks.Go(func() { t.keepRecords(ctx) })
+		t.tasks.Go(func() { t.measureStorage(ctx) })
 		t.tasks.Go(func() { t.keepHistory(ctx) })
 		return nil
 	case <-t.ended:

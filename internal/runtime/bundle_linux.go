@@ -82,7 +82,8 @@ func newSpec(s Spec, c command) *specs.Spec {
 		Hostname: s.Instance.Name,
 		Root:     &specs.Root{Path: bundleRoot, Readonly: true},
 		Process: &specs.Process{
-			User: specs.User{UID: uid, GID: uid}, Args: c.args, Env: c.env, Cwd: c.dir,
+			Terminal: s.Task != nil && s.Task.Terminal,
+			User:     specs.User{UID: uid, GID: uid}, Args: c.args, Env: c.env, Cwd: c.dir,
 			Capabilities: &specs.LinuxCapabilities{}, NoNewPrivileges: true,
 			Rlimits: processLimit(s.Service.Limits.PIDs),
 		},

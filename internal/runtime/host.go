@@ -70,6 +70,7 @@ type place struct {
 	freeze    func() error                        // nil: the cgroup or the process group can
 	thaw      func() error                        // as freeze
 	frozen    func() bool                         // as freeze
+	adapt     func(*Job, *handle)                 // of a task, how it is reached; nil: its handle knows
 	leave     func() error                        // frees what it held, once the tree is gone
 	detach    func()                              // leaves it to another daemon
 }

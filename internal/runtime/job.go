@@ -21,22 +21,41 @@ type Task struct {
 
 // Job is a task that was started. Its methods may be called concurrently.
 type Job struct {
-	host   *Host
-	handle *handle
-	group  *cgroup.Group // its own; nil if it has none
-	leave  func() error  // frees its own place
+	pid    int // of its main process, as its place counts them
+	wait   func() tenement.Exit
+	signal func(syscall.Signal) error // to its process group; harmless once that is gone
+	keys   func(syscall.Signal) error // to whom its terminal is now; nil: the kernel does it
+	group  *cgroup.Group              // its own; nil if it has none
+	leave  func() error               // frees what it held
 
 	exited chan struct{}
 	exit   tenement.Exit // written before exited is closed
 }
 
-func (h *Host) newJob(child *handle, group *cgroup.Group, leave func() error) *Job {
-	j := &Job{host: h, handle: child, group: group, leave: leave, exited: make(chan struct{})}
+// start has j wait for the end of its main process.
+func (j *Job) start() *Job {
+	j.exited = make(chan struct{})
 	go func() {
-		j.exit = child.wait()
+		j.exit = j.wait()
 		close(j.exited)
 	}()
 	return j
+}
+
+// newJob is a task whose main process is a child.
+func newJob(child *handle, at place, group *cgroup.Group) *Job {
+	j := &Job{
+		pid: child.pid, group: group, wait: child.wait,
+		signal: func(sig syscall.Signal) error { return ignoreGone(child.signalGroup(sig)) },
+		leave: func() error {
+			child.close()
+			return at.leave()
+		},
+	}
+	if at.adapt != nil {
+		at.adapt(j, child)
+	}
+	return j.start()
 }
 
 // Wait waits for the end of its main process and gives the status that a shell would: 128
@@ -55,7 +74,16 @@ func (j *Job) Wait() int {
 }
 
 // Signal is for its process group, and harmless once that is gone.
-func (j *Job) Signal(sig syscall.Signal) error { return ignoreGone(j.handle.signalGroup(sig)) }
+func (j *Job) Signal(sig syscall.Signal) error { return j.signal(sig) }
+
+// Key is for whom its terminal is at that moment, where the kernel sends nobody what a key
+// or a new size of the terminal means; otherwise it does nothing.
+func (j *Job) Key(sig syscall.Signal) error {
+	if j.keys == nil {
+		return nil
+	}
+	return j.keys(sig)
+}
 
 // Close ends what is left of it, waits for that and frees what it held. What it has moved
 // to another session, within the place of its instance's process, ends with that one. Call
@@ -70,20 +98,16 @@ func (j *Job) Close() error {
 	select {
 	case <-j.exited:
 	case <-ctx.Done():
-		return errors.Join(err, fmt.Errorf("pid %d survives SIGKILL", j.handle.pid))
+		return errors.Join(err, fmt.Errorf("pid %d survives SIGKILL", j.pid))
 	}
-	j.handle.close()
 	if j.group != nil {
 		gone := until(ctx, func() bool { populated, err := j.group.Populated(); return err == nil && !populated })
 		if !gone {
-			return errors.Join(err, fmt.Errorf("processes of the tree of pid %d survive SIGKILL", j.handle.pid))
+			return errors.Join(err, fmt.Errorf("processes of the tree of pid %d survive SIGKILL", j.pid))
 		}
 		err = errors.Join(err, j.group.Remove())
 	}
-	if j.leave != nil {
-		err = errors.Join(err, j.leave())
-	}
-	return err
+	return errors.Join(err, j.leave())
 }
 
 // Run implements [Runtime].
@@ -129,7 +153,7 @@ func (h *Host) runAt(s Spec, at place) (_ *Job, err error) {
 	if err != nil {
 		return nil, taskFailure(s, c, err)
 	}
-	return h.newJob(child, group, at.leave), nil
+	return newJob(child, at, group), nil
 }
 
 // runWithin starts the task of s where p is, which ends it when it ends itself.
@@ -143,7 +167,7 @@ func (h *Host) runWithin(s Spec, p *hostProcess, spawn spawner) (*Job, error) {
 	if err != nil {
 		return nil, taskFailure(s, c, err)
 	}
-	return h.newJob(child, nil, nil), nil
+	return newJob(child, place{leave: func() error { return nil }}, nil), nil
 }
 
 func (t *Task) attributes(attr *syscall.SysProcAttr) *syscall.SysProcAttr {

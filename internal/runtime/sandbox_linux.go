@@ -77,25 +77,34 @@ func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
 	if s.UID <= 0 {
 		return nil, &tenement.Error{Code: tenement.CodeInternal, Op: "start " + s.Instance.String(), Err: errors.New("it has no user id of its own")}
 	}
-	if b.host.cgroups == nil {
-		return nil, &tenement.Error{
-			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: errors.New("a sandbox needs a cgroup, and there is none to be had"),
-			Hint: "run the daemon as root on a machine with a cgroup v2 hierarchy",
-		}
-	}
 	if s.passed() || s.notifies() {
 		return nil, &tenement.Error{
 			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: errors.New("a sandbox shares no socket with this machine"),
 			Hint: `set listen = "port" and ready = "probe", or isolation = "namespace"`,
 		}
 	}
-	runsc, err := FindRunsc()
+	at, err := b.newPlace(ctx, s)
 	if err != nil {
 		return nil, err
 	}
+	return b.host.startAt(ctx, s, at)
+}
+
+// newPlace is a sandbox that is made when something is started in it.
+func (b *Sandbox) newPlace(ctx context.Context, s Spec) (place, error) {
+	if b.host.cgroups == nil {
+		return place{}, &tenement.Error{
+			Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: errors.New("a sandbox needs a cgroup, and there is none to be had"),
+			Hint: "run the daemon as root on a machine with a cgroup v2 hierarchy",
+		}
+	}
+	runsc, err := FindRunsc()
+	if err != nil {
+		return place{}, err
+	}
 	in, err := b.namespaces.network.Take(ctx, s.Service.Egress)
 	if err != nil {
-		return nil, err
+		return place{}, err
 	}
 	x := &box{runtime: b, in: in}
 	at := x.place(s.UID)
@@ -104,15 +113,7 @@ func (b *Sandbox) Start(ctx context.Context, s Spec) (Process, error) {
 		defer cancel()
 		return x.spawn(ctx, runsc, s, c, files, attr)
 	}
-	return b.host.startAt(ctx, s, at)
-}
-
-// Run implements [Runtime]: it fails.
-func (b *Sandbox) Run(_ context.Context, s Spec, _ Process) (*Job, error) {
-	return nil, &tenement.Error{
-		Code: tenement.CodeUnavailable, Op: "run a command in " + s.Instance.String(), Err: errors.New("commands are not run in sandboxes yet"),
-		Hint: `isolation = "namespace" has them`,
-	}
+	return at, nil
 }
 
 // Adopt implements [Runtime].
@@ -127,7 +128,7 @@ func (b *Sandbox) Adopt(ctx context.Context, s Spec, ref tenement.Ref) (Process,
 		return nil, err
 	}
 	x := &box{runtime: b, in: in}
-	x.claim(ref.Stdout)
+	x.claim(bundleOf(ref.Stdout))
 	x.isFrozen.Store(x.isMarked())
 	return b.host.adoptAt(ctx, s, ref, found, x.place(s.UID), lost)
 }
@@ -181,6 +182,7 @@ func (x *box) place(uid int) place {
 		freeze:    x.freeze,
 		thaw:      x.thaw,
 		frozen:    x.isFrozen.Load,
+		adapt:     x.adapt,
 		leave:     x.leave,
 	}
 	if x.in != nil {
@@ -190,12 +192,20 @@ func (x *box) place(uid int) place {
 	return at
 }
 
-// claim gives the box the bundle that belongs to a FIFO: the names of both are unlike
-// those of every other life.
-func (x *box) claim(fifo string) {
+// bundleOf is the name of the bundle that belongs to a FIFO: both are unlike those of every
+// other life. "": it is not one of ours, and what there is goes with the next sweep.
+func bundleOf(fifo string) string {
 	name, ok := strings.CutSuffix(filepath.Base(fifo), ".stdout")
-	if !ok || name == "" {
-		return // not one of ours: what there is goes with the next sweep
+	if !ok {
+		return ""
+	}
+	return name
+}
+
+// claim gives the box the bundle with a name.
+func (x *box) claim(name string) {
+	if name == "" {
+		return
 	}
 	x.dir = filepath.Join(x.runtime.dir, name)
 	x.runtime.mu.Lock()
@@ -232,7 +242,11 @@ func (x *box) spawn(ctx context.Context, runsc string, s Spec, c command, files 
 	if c, err = c.prepared(); err != nil {
 		return nil, err
 	}
-	x.claim(files[1].Name())
+	name := bundleOf(files[1].Name())
+	if s.Task != nil {
+		name = taskBundle(s.Instance)
+	}
+	x.claim(name)
 	if err := writeBundle(x.dir, s, c, t.view); err != nil {
 		return nil, err
 	}
@@ -270,6 +284,7 @@ func (x *box) create(ctx context.Context, runsc string, s Spec, t *template, fil
 	cmd.Env = []string{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
 	cmd.SysProcAttr = attr
+	attr.Setctty = false // it would take the terminal with it when it ends
 	err := onThread(func() error {
 		if err := mountBundle(x.dir, s, t, x.runtime.namespaces.hidden); err != nil {
 			return err
@@ -335,6 +350,9 @@ func (x *box) find() (*handle, error) {
 
 // failure says why a program does not begin.
 func (x *box) failure(s Spec, c command, err error) error {
+	if s.Task != nil {
+		return taskFailure(s, c, err)
+	}
 	return &tenement.Error{
 		Code: tenement.CodeUnavailable, Op: "start " + s.Instance.String(), Err: err,
 		Hint: fmt.Sprintf("if it runs by hand in %s, then it, its interpreter or something else that it needs is not among what an isolated program sees: add that to `readable` of [service.%s]", c.dir, s.Instance.Service),
@@ -453,7 +471,7 @@ func (x *box) signal(h *handle, sig syscall.Signal) error {
 	c, err := dialControl(ctx, filepath.Join(x.dir, socketName))
 	if err == nil {
 		defer c.close()
-		err = c.signal(ctx, sig)
+		err = c.signal(ctx, sig, mainKey, toProcess)
 	}
 	if err == nil || x.over.Load() || errors.Is(err, unix.ECONNREFUSED) || h.hasEnded() {
 		return nil // it listens until its main process has ended

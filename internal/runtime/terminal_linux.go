@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,6 +51,27 @@ func (t *Terminal) Resize(rows, columns uint16) error {
 	return onDescriptor(t.File, func(fd int) error {
 		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
 	})
+}
+
+// Keys are the signals that text means which is typed now (termios(3), ISIG). The kernel
+// sends them itself, unless it does not know for whom the terminal is.
+func (t *Terminal) Keys(text []byte) (signals []syscall.Signal) {
+	var set *unix.Termios
+	err := onDescriptor(t.File, func(fd int) (err error) {
+		set, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		return err
+	})
+	if err != nil || set.Lflag&unix.ISIG == 0 {
+		return nil
+	}
+	for _, key := range text {
+		for at, signal := range map[int]syscall.Signal{unix.VINTR: unix.SIGINT, unix.VQUIT: unix.SIGQUIT, unix.VSUSP: unix.SIGTSTP} {
+			if key != 0 && key == set.Cc[at] {
+				signals = append(signals, signal)
+			}
+		}
+	}
+	return signals
 }
 
 // onDescriptor leaves the file in the poller, as Fd would not.

@@ -5,6 +5,7 @@ package runtime
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"tenement"
 )
@@ -25,3 +26,6 @@ func OpenTerminal(int) (*Terminal, error) {
 
 // Resize does nothing.
 func (t *Terminal) Resize(uint16, uint16) error { return nil }
+
+// Keys are none.
+func (t *Terminal) Keys([]byte) []syscall.Signal { return nil }

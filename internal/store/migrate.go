@@ -187,6 +187,10 @@ CREATE INDEX usage_by_instance ON usage (name, service, hour);
 	`
 CREATE INDEX instances_suspended ON instances (service, name) WHERE suspended <> 0;
 `,
+	// What its data took when it was last looked at; 0 = not known.
+	`
+ALTER TABLE usage ADD COLUMN storage INTEGER NOT NULL DEFAULT 0; -- bytes
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -82,6 +82,9 @@ INSERT INTO usage VALUES (1767225600000000000, 'api', 'alice', 60000000000, 2500
 	13: `
 UPDATE instances SET oom_kills = 4 WHERE service = 'api' AND name = 'bob_2';
 `,
+	14: `
+UPDATE usage SET storage = 20480 WHERE name = 'alice';
+`,
 }
 
 func fixturePath(version int) string {

@@ -15,14 +15,15 @@ import (
 const maxUsageAge = 400 * 24 * time.Hour
 
 const (
-	usageColumns = "hour, service, name, awake, cpu, memory, requests, bytes_in, bytes_out"
+	usageColumns = "hour, service, name, awake, cpu, memory, requests, bytes_in, bytes_out, storage"
 
-	addUsage = "INSERT INTO usage (" + usageColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)" +
+	addUsage = "INSERT INTO usage (" + usageColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" +
 		" ON CONFLICT DO UPDATE SET awake = awake + excluded.awake, cpu = cpu + excluded.cpu, memory = memory + excluded.memory," +
-		" requests = requests + excluded.requests, bytes_in = bytes_in + excluded.bytes_in, bytes_out = bytes_out + excluded.bytes_out"
+		" requests = requests + excluded.requests, bytes_in = bytes_in + excluded.bytes_in, bytes_out = bytes_out + excluded.bytes_out," +
+		" storage = iif(excluded.storage > 0, excluded.storage, storage)"
 )
 
-// AddUsage adds rows to what is known of their hours, all or none, and forgets what is older
+// AddUsage adds rows to what is known of their hours, where what they say of storage holds, all or none, and forgets what is older
 // than 400 days.
 func (s *Store) AddUsage(ctx context.Context, rows []tenement.UsageHour) error {
 	return s.wrote(ctx, "note what was used", s.inTransaction(ctx, func(tx *sql.Tx) error {
@@ -33,7 +34,7 @@ func (s *Store) AddUsage(ctx context.Context, rows []tenement.UsageHour) error {
 		defer add.Close()
 		var newest time.Time
 		for _, u := range rows {
-			if _, err := add.ExecContext(ctx, nanos(u.Hour), u.Instance.Service, u.Instance.Name, u.Awake, u.CPU, u.MemoryByteSeconds, u.Requests, u.BytesIn, u.BytesOut); err != nil {
+			if _, err := add.ExecContext(ctx, nanos(u.Hour), u.Instance.Service, u.Instance.Name, u.Awake, u.CPU, u.MemoryByteSeconds, u.Requests, u.BytesIn, u.BytesOut, u.Storage); err != nil {
 				return err
 			}
 			if u.Hour.After(newest) {
@@ -107,7 +108,7 @@ func usageCondition(q tenement.UsageQuery) (string, []any) {
 
 func scanUsage(r row) (u tenement.UsageHour, err error) {
 	var hour int64
-	err = r.Scan(&hour, &u.Instance.Service, &u.Instance.Name, &u.Awake, &u.CPU, &u.MemoryByteSeconds, &u.Requests, &u.BytesIn, &u.BytesOut)
+	err = r.Scan(&hour, &u.Instance.Service, &u.Instance.Name, &u.Awake, &u.CPU, &u.MemoryByteSeconds, &u.Requests, &u.BytesIn, &u.BytesOut, &u.Storage)
 	u.Hour = fromNanos(hour).UTC()
 	return u, err
 }

@@ -35,6 +35,9 @@ type account struct {
 	last    tenement.Usage // by then
 	used    tenement.UsageHour
 	booked  tenement.UsageHour // of that and of the requests
+	storage tenement.Bytes     // what its data took at the last look; 0: there was none
+	looked  time.Time          // at its data
+	stored  bool               // storage is not booked yet
 	sampled struct {
 		requests, errors int64
 		cpu              time.Duration
@@ -47,6 +50,7 @@ type Account struct {
 	Alive    bool // it has a process, of which the next are
 	CPU      time.Duration
 	Memory   tenement.Bytes
+	Storage  tenement.Bytes // 0: not known
 }
 
 // NewLedger makes an empty ledger that begins now.
@@ -135,6 +139,36 @@ func (a *account) observe(begun, now, since time.Time, u tenement.Usage) {
 	a.seen, a.last = now, u
 }
 
+// Unmeasured are the instances with an account whose data nobody has looked at within age.
+func (l *Ledger) Unmeasured(age time.Duration) (ids []tenement.InstanceID) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for id, a := range l.accounts {
+		a.mu.Lock()
+		if time.Since(a.looked) >= age {
+			ids = append(ids, id)
+		}
+		a.mu.Unlock()
+	}
+	return ids
+}
+
+// Measured is told what the data of an instance take; 0: that could not be found out.
+func (l *Ledger) Measured(id tenement.InstanceID, bytes tenement.Bytes) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	a := l.accounts[id]
+	if a == nil {
+		return // it sleeps, and all was booked
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.looked = time.Now()
+	if bytes > 0 {
+		a.storage, a.stored = bytes, true
+	}
+}
+
 // total is all that the account counts. It needs mu.
 func (a *account) total() tenement.UsageHour {
 	u := a.used
@@ -148,7 +182,7 @@ func (l *Ledger) Each(do func(tenement.InstanceID, Account)) {
 	defer l.mu.RUnlock()
 	for id, a := range l.accounts {
 		a.mu.Lock()
-		u := Account{Requests: a.requests.Load(), Alive: !a.process.IsZero(), CPU: a.used.CPU, Memory: a.last.Memory}
+		u := Account{Requests: a.requests.Load(), Alive: !a.process.IsZero(), CPU: a.used.CPU, Memory: a.last.Memory, Storage: a.storage}
 		a.mu.Unlock()
 		do(id, u)
 	}
@@ -196,6 +230,7 @@ func (l *Ledger) Book(now time.Time, write func([]tenement.UsageHour) error) err
 		a := l.open(row.Instance)
 		a.mu.Lock()
 		a.booked = a.booked.Minus(row)
+		a.stored = a.storage > 0
 		a.mu.Unlock()
 	}
 	return err
@@ -211,10 +246,12 @@ func (l *Ledger) unbooked(hour time.Time) (rows []tenement.UsageHour) {
 		row := total.Minus(a.booked)
 		row.Instance, row.Hour = id, hour
 		a.booked = total
-		asleep := a.process.IsZero()
+		row.Storage = a.storage
+		isNew, asleep := !row.IsZero() || a.stored, a.process.IsZero()
+		a.stored = false
 		a.mu.Unlock()
 		switch {
-		case !row.IsZero():
+		case isNew:
 			rows = append(rows, row)
 		case asleep:
 			delete(l.accounts, id)

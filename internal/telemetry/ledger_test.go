@@ -116,6 +116,40 @@ func TestLedgerKeepsWhatCannotBeWritten(t *testing.T) {
 	wantRows(t, l.book(t), tenement.UsageHour{Instance: alice, Requests: 2, BytesIn: 2, BytesOut: 4})
 }
 
+// TestLedgerOfStorage: the last look is in every row of what is awake, and is booked alone
+// when nothing else is new.
+func TestLedgerOfStorage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLedger()
+		l.Measured(alice, 1) // it sleeps
+		l.Served(alice, 200, time.Millisecond, 0, 0)
+		if got := l.Unmeasured(time.Minute); len(got) != 1 || got[0] != alice {
+			t.Errorf("to be measured: %v", got)
+		}
+		l.Measured(alice, 4096)
+		if got := l.Unmeasured(time.Minute); len(got) != 0 {
+			t.Errorf("measured again: %v", got)
+		}
+		refused := errors.New("the disk is full")
+		_ = l.Book(time.Now(), func([]tenement.UsageHour) error { return refused })
+		wantRows(t, l.book(t), tenement.UsageHour{Instance: alice, Requests: 1, Storage: 4096})
+		l.Served(alice, 200, time.Millisecond, 0, 0)
+		wantRows(t, l.book(t), tenement.UsageHour{Instance: alice, Requests: 1, Storage: 4096})
+		time.Sleep(time.Minute) // virtual
+		if got := l.Unmeasured(time.Minute); len(got) != 1 {
+			t.Errorf("to be measured: %v", got)
+		}
+		l.Measured(alice, 8192)
+		l.Measured(alice, 0) // could not be found out
+		wantRows(t, l.book(t), tenement.UsageHour{Instance: alice, Storage: 8192})
+		wantRows(t, l.book(t))
+		if n := len(l.accounts); n != 0 {
+			t.Errorf("%d accounts of what sleeps", n)
+		}
+	})
+}
+
 // TestLedgerLooksSeldom however many ask.
 func TestLedgerLooksSeldom(t *testing.T) {
 	t.Parallel()

@@ -97,9 +97,10 @@ var (
 
 	descCPU      = prometheus.NewDesc("tenement_instance_cpu_seconds_total", "Processor time of an awake instance, all its processes together.", []string{labelService, labelName}, nil)
 	descMemory   = prometheus.NewDesc("tenement_instance_memory_bytes", "Memory of an awake instance, all its processes together.", []string{labelService, labelName}, nil)
+	descStorage  = prometheus.NewDesc("tenement_instance_storage_bytes", "What the data of an awake instance took on the disk at the last look.", []string{labelService, labelName}, nil)
 	descRequests = prometheus.NewDesc("tenement_instance_requests_total", "Requests to an awake instance.", []string{labelService, labelName}, nil)
 
-	descriptions = []*prometheus.Desc{descInstances, descHeld, descLogBytes, descBuild, descCPU, descMemory, descRequests}
+	descriptions = []*prometheus.Desc{descInstances, descHeld, descLogBytes, descBuild, descCPU, descMemory, descStorage, descRequests}
 )
 
 // Sources are asked when the metrics are read. All are required and called concurrently.
@@ -176,6 +177,9 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 		if u.Alive {
 			counter(descCPU, u.CPU.Seconds(), id.Service, id.Name)
 			gauge(descMemory, float64(u.Memory), id.Service, id.Name)
+			if u.Storage > 0 {
+				gauge(descStorage, float64(u.Storage), id.Service, id.Name)
+			}
 		}
 	})
 }

@@ -66,6 +66,7 @@ func TestText(t *testing.T) {
 	l.Look(0, func(each func(tenement.InstanceID, time.Time, tenement.Usage)) {
 		each(alice, time.Now(), tenement.Usage{CPU: 1500 * time.Millisecond, Memory: 1 << 20})
 	})
+	l.Measured(alice, 8192)
 	l.Served(bob, 200, time.Millisecond, 0, 0) // which has slept again since
 	text := textOf(t, newMetrics(l))
 	for _, line := range []string{
@@ -93,6 +94,7 @@ func TestText(t *testing.T) {
 		`tenement_log_bytes_total 4096`,
 		`tenement_instance_cpu_seconds_total{name="alice",service="api"} 1.5`,
 		`tenement_instance_memory_bytes{name="alice",service="api"} 1.048576e+06`,
+		`tenement_instance_storage_bytes{name="alice",service="api"} 8192`,
 		`tenement_instance_requests_total{name="alice",service="api"} 1`,
 		`tenement_instance_requests_total{name="bob",service="api"} 1`,
 	} {

@@ -66,3 +66,20 @@ func TestExecDocument(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyDocument runs the lines of docs/exec.md on copying, where they leave files.
+func TestCopyDocument(t *testing.T) {
+	t.Parallel()
+	d := start(t, "notes")
+	d.command("spawn", "notes:alice")
+	here := t.TempDir()
+	d.shell("cd " + here + "\n" + strings.ReplaceAll(block(t, "docs/exec.md", "sh", "ten cp index.html"), "api:alice", "notes:alice"))
+	for _, name := range []string{"copy.html", "alice-files/www.html"} {
+		if text, err := os.ReadFile(filepath.Join(here, name)); err != nil || string(text) != "<h1>Hello</h1>\n" {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(here, "alice.tar")); err != nil || info.Size() < 1024 {
+		t.Errorf("the archive: %v", err)
+	}
+}

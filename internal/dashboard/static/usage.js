@@ -16,6 +16,7 @@ const columns = [
   ['Requests', (u) => u.requests, count],
   ['In', (u) => u.bytes_in, bytes],
   ['Out', (u) => u.bytes_out, bytes],
+  ['Storage', (u) => u.storage_bytes, (n) => (n ? bytes(n) : '–')],
 ];
 
 /** The beginning of the hour that was so many days ago. */
@@ -102,7 +103,7 @@ function Download({ days, instance }) {
   const does = async () => {
     try {
       const { totals: rows } = await totals({ since: since(days), instance, limit: 10000 });
-      const keys = ['awake_seconds', 'cpu_seconds', 'memory_byte_seconds', 'requests', 'bytes_in', 'bytes_out'];
+      const keys = ['awake_seconds', 'cpu_seconds', 'memory_byte_seconds', 'requests', 'bytes_in', 'bytes_out', 'storage_bytes'];
       const lines = [['instance', ...keys], ...rows.map((u) => [u.instance, ...keys.map((key) => u[key])])];
       save(`usage-${days}-days.csv`, lines.map((line) => line.join(',') + '\r\n').join(''));
     } catch (err) {
