@@ -43,6 +43,9 @@ func effective(cfg *config.Config) []section {
 		{"log_retention", seconds(cfg.LogRetention)},
 		{"access_log", cfg.AccessLog},
 	}}}
+	if t := cfg.Tracing; t.Endpoint != "" {
+		sections = append(sections, section{[]string{"settings", "tracing"}, []setting{{"endpoint", t.Endpoint}, {"sample", t.Sample}}})
+	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Services)) {
 		service := cfg.Services[name]
 		sections = append(sections,

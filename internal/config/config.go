@@ -53,6 +53,8 @@ type Config struct {
 	// AccessLog is a file, absolute, that gets a line for each request; or "stderr", or "" for none.
 	AccessLog string
 
+	Tracing Tracing
+
 	// TrustedProxies may say on whose behalf they ask; of everybody else X-Forwarded-*
 	// and Forwarded are dropped.
 	TrustedProxies []netip.Prefix
@@ -60,6 +62,12 @@ type Config struct {
 	Services  map[string]*tenement.Service // by name
 	Instances []tenement.InstanceID        // kept awake from the start, in the order of the file
 	Routing   Routing
+}
+
+// Tracing says where traces of requests go. The zero value is nowhere.
+type Tracing struct {
+	Endpoint string  // of a collector: http or https, without a "/" at its end
+	Sample   float64 // the part of the traces that begin here which is recorded: 0 to 1
 }
 
 // Routing sends hosts and paths of the domain to services. Every value is the

@@ -59,6 +59,10 @@ log_total_mb = 256
 log_retention = "48h"
 access_log = "log/access"
 
+[settings.tracing]
+endpoint = "https://otlp.example.com/otlp/"
+sample = 0.25
+
 [service.api]
 command = "python3 'my app.py' --data {data_dir}/{id}"
 args = ["--name", "{name} of {id}", "a b"]
@@ -145,6 +149,7 @@ func TestContract(t *testing.T) {
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
 		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", AdminListen: "10.0.0.1:9000", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour, AccessLog: "/etc/tenement/log/access",
+		Tracing: Tracing{Endpoint: "https://otlp.example.com/otlp", Sample: 0.25},
 		Services: map[string]*tenement.Service{
 			"api": {
 				Name:    "api",
@@ -474,5 +479,32 @@ func TestListenAddressIsTheTenantsOwn(t *testing.T) {
 	}
 	if got := c.Services["api"].Env["LISTEN_ADDR"].String(); got != "127.0.0.1:{port}" {
 		t.Errorf("LISTEN_ADDR %q", got)
+	}
+}
+
+// TestTracing: the address alone has every trace recorded; without the section there is none.
+func TestTracing(t *testing.T) {
+	t.Parallel()
+	const service = "[service.api]\ncommand = 'x'\n"
+	if c := mustParse(t, "tenement.toml", service, Overrides{}); c.Tracing != (Tracing{}) {
+		t.Errorf("without the section: %+v", c.Tracing)
+	}
+	for text, want := range map[string]Tracing{
+		`endpoint = "http://127.0.0.1:4318"`:              {"http://127.0.0.1:4318", 1},
+		"endpoint = 'http://[::1]:4318/'\nsample = 0":     {"http://[::1]:4318", 0},
+		"endpoint = 'https://otel_collector'\nsample = 1": {"https://otel_collector", 1},
+		"endpoint = 'http://c:1/a/b/'\nsample = 0.000_01": {"http://c:1/a/b", 0.00001},
+	} {
+		if c := mustParse(t, "tenement.toml", "[settings.tracing]\n"+text+"\n"+service, Overrides{}); c.Tracing != want {
+			t.Errorf("%s: %+v, want %+v", text, c.Tracing, want)
+		}
+	}
+	for _, address := range []string{
+		"", "127.0.0.1:4318", "grpc://collector:4317", "http://", "http://:4318", "http://c:99999", "http://c:x", "http://a@c", "http://c?x=1", "http://c#x", "http://c/ x", "http://c/\u00e4",
+	} {
+		_, err := Parse("tenement.toml", []byte("[settings.tracing]\nendpoint = '"+address+"'\n"+service), Overrides{})
+		if err == nil || !strings.Contains(err.Error(), "tenement.toml:2:12: endpoint must be an address") {
+			t.Errorf("%q: %v", address, err)
+		}
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"tenement/internal/fault"
 	"tenement/internal/proxy"
 	"tenement/internal/telemetry"
+	"tenement/internal/tracing"
 )
 
 // Options is what a daemon runs with. Config is required.
@@ -80,6 +81,10 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer d.access.close()
 	if err == nil {
+		d.tracer, err = newTracer(ctx, o)
+	}
+	defer func() { d.tracer.Close(ctx) }()
+	if err == nil {
 		err = d.open(ctx, before)
 	}
 	if err != nil {
@@ -96,7 +101,8 @@ type daemon struct {
 	tenancy atomic.Pointer[tenancy] // the last one it had
 	holder  atomic.Pointer[holder]
 	metrics *telemetry.Metrics
-	access  *accessLog // nil without one
+	access  *accessLog      // nil without one
+	tracer  *tracing.Tracer // nil without one
 
 	front, local net.Listener
 	admin        net.Listener   // nil without one of its own
@@ -217,6 +223,7 @@ func (d *daemon) run(ctx context.Context, before *predecessor, signals <-chan os
 		},
 		Served:         d.served,
 		FirstByte:      d.firstByte,
+		Tracer:         d.tracer,
 		Admin:          pages,
 		TrustedProxies: d.trustedProxies,
 		Log:            d.Log,

@@ -139,6 +139,7 @@ func fixedChanges(before, after *config.Config) []string {
 		{"log_total_mb", before.LogTotal, after.LogTotal},
 		{"log_retention", before.LogRetention, after.LogRetention},
 		{"access_log", before.AccessLog, after.AccessLog},
+		{"tracing", before.Tracing, after.Tracing},
 	} {
 		if s.before != s.after {
 			list = append(list, s.name)

@@ -9,6 +9,7 @@ import (
 	"tenement/internal/proxy"
 	"tenement/internal/supervisor"
 	"tenement/internal/telemetry"
+	"tenement/internal/tracing"
 )
 
 const (
@@ -34,14 +35,24 @@ func (d *daemon) newMetrics() *telemetry.Metrics {
 			t := d.tenancy.Load()
 			return t.counts.within(countAge, t.countStates)
 		},
-		Held:     func() int { return d.tenancy.Load().supervisor.Waiting() },
-		LogBytes: func() int64 { return d.tenancy.Load().logs.Taken() },
+		Held:      func() int { return d.tenancy.Load().supervisor.Waiting() },
+		LogBytes:  func() int64 { return d.tenancy.Load().logs.Taken() },
+		SpansLost: func() int64 { return d.tracer.Lost() },
 		Ledger: func() *telemetry.Ledger {
 			t := d.tenancy.Load()
 			t.look(lookAge)
 			return t.ledger
 		},
 	})
+}
+
+// newTracer makes the tracer that the configuration asks for; nil: none.
+func newTracer(ctx context.Context, o Options) (*tracing.Tracer, error) {
+	c := o.Config.Tracing
+	if c.Endpoint == "" {
+		return nil, nil
+	}
+	return tracing.New(ctx, tracing.Config{Endpoint: c.Endpoint, Sample: c.Sample, Version: o.Version, Log: o.Log})
 }
 
 // served counts a request. On the direct way it must not allocate, but for the access log.

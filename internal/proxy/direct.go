@@ -85,7 +85,7 @@ func (c *frontConn) direct() (answered bool, err error) {
 	begun := time.Now()
 	defer lease.Release()
 	pool, ok := lease.Transport().(*upstream)
-	if !ok {
+	if !ok || !c.goesUnrecorded() {
 		return false, nil
 	}
 	c.answer = directAnswer{c: c, id: target.ID, lease: lease}
@@ -164,7 +164,7 @@ func (a *directAnswer) send() error {
 	for _, f := range c.head.fields {
 		out = f.append(out)
 	}
-	out = append(c.appendOrigin(out), "\r\n"...)
+	out = append(append(c.appendOrigin(out), c.parent...), "\r\n"...)
 	c.out = out
 	_, err := a.up.conn.Write(out)
 	return err

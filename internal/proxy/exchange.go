@@ -11,6 +11,7 @@ import (
 
 	"tenement"
 	"tenement/internal/route"
+	"tenement/internal/tracing"
 )
 
 const (
@@ -45,19 +46,24 @@ type exchange struct {
 	tunnel  tunnel
 	upgrade string         // of a 426, which must name the protocol it asks for
 	before  *failedAttempt // nil if nobody has tried
-	sent    bool           // a process that died had read of the request: perhaps it died of it
+	trace   *tracing.Request
+	sent    bool // a process that died had read of the request: perhaps it died of it
 
 	begun  time.Time
 	asker  tenement.Asker // as which it has a lease, and the wake that it has waited for
 	leased time.Time      // since when
 }
 
-func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{handler: h, in: r, cancel: func(error) {}}
-	if c, ok := r.Context().Value(connKey{}).(*frontConn); ok && c.failed != nil {
-		x.before = c.failed
-		x.sent = x.before.sent
+func newExchange(h *Handler, w http.ResponseWriter, r *http.Request, begun time.Time) *exchange {
+	x := &exchange{handler: h, in: r, cancel: func(error) {}, begun: begun}
+	chosen := false
+	if c, ok := r.Context().Value(connKey{}).(*frontConn); ok {
+		chosen = c.chosen
+		if x.before = c.failed; x.before != nil {
+			x.sent = x.before.sent
+		}
 	}
+	x.trace = h.config.Tracer.Begin(r, chosen, begun)
 	x.writer = newResponseWriter(w, r, h.config.ClientStall, func() { x.cancel(errNotTaken) })
 	x.writer.adopt = x.adopt
 	return x
@@ -112,6 +118,7 @@ func (x *exchange) tell() {
 		s.BytesIn += c.read.Load()
 		s.BytesOut += c.written.Load()
 	}
+	x.trace.End(s.ID, s.Status)
 	x.handler.tell(s)
 }
 
@@ -122,6 +129,7 @@ func (x *exchange) acquire(ctx context.Context) error {
 		return err
 	}
 	x.lease, x.leased = lease, time.Now()
+	x.trace.Waited(x.asker.Wake)
 	limit := lease.Service().MaxBody
 	if exceeds(x.in.ContentLength, limit) {
 		return errTooLarge
@@ -179,6 +187,7 @@ func (x *exchange) attempt(ctx context.Context, out *http.Request) (res *http.Re
 		req.Body = body
 	}
 
+	x.trace.Sends(req.Header)
 	patience.start()
 	res, err = x.lease.Transport().RoundTrip(req)
 	if late := patience.end(); late && err == nil {
@@ -186,8 +195,10 @@ func (x *exchange) attempt(ctx context.Context, out *http.Request) (res *http.Re
 		err = errTooSlow
 	}
 	if err == nil {
+		x.trace.Answered(res.StatusCode)
 		return res, false, nil
 	}
+	x.trace.Broke(err)
 	unread := body.seal()
 	if fault := x.body.fault(); fault != nil {
 		return nil, false, fault
@@ -286,6 +297,7 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
 	x.handler.report(x.in.Context(), x.id, reply, err)
+	x.trace.Refused(reply.code)
 	if x.writer.begun() {
 		panic(http.ErrAbortHandler)
 	}
@@ -315,6 +327,7 @@ type responseBody struct {
 func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF && b.exchange.in.Context().Err() == nil {
+		b.exchange.trace.Broke(err)
 		b.exchange.handler.report(b.exchange.in.Context(), b.exchange.id, broken, err)
 	}
 	return n, err

@@ -57,6 +57,8 @@ type frontConn struct {
 	fields []field // of the response
 
 	failed *failedAttempt // to answer the request that net/http has now; or nil
+	chosen bool           // a trace that is recorded begins with that
+	parent []byte         // the field that is added to a request, so that nobody records it
 }
 
 func newFrontConn(s *Server, conn net.Conn) *frontConn {
@@ -70,7 +72,7 @@ func (c *frontConn) takeBack() {
 	if c.foreign {
 		return
 	}
-	c.failed = nil
+	c.failed, c.chosen = nil, false
 	c.foreign = c.owed != 0
 	c.between = !c.foreign
 	c.state.CompareAndSwap(connPasses, connWaits)

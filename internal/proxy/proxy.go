@@ -16,6 +16,7 @@ import (
 
 	"tenement"
 	"tenement/internal/route"
+	"tenement/internal/tracing"
 )
 
 // defaultClientStall is nginx's client_body_timeout and send_timeout.
@@ -64,6 +65,10 @@ type Config struct {
 	// waited for, to the first byte of a response. Nil: nobody is told.
 	Served    func(Served)
 	FirstByte func(w *tenement.WakeRecord, took time.Duration)
+
+	// Tracer records the requests that Served is told of, if they are for an instance or a
+	// service. When nil, none is, and what they say of traces passes through.
+	Tracer *tracing.Tracer
 
 	// Admin serves what Lookup calls [route.Admin]; when nil, nothing is there.
 	Admin http.Handler
@@ -131,8 +136,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.config.Admin.ServeHTTP(out, r)
 		return
 	}
-	x := newExchange(h, w, r)
-	x.begun = begun
+	x := newExchange(h, w, r, begun)
 	out = x.writer
 	defer x.end()
 	x.serve(target) //nolint:contextcheck // the request brings its own

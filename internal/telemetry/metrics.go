@@ -93,6 +93,7 @@ var (
 	descInstances = prometheus.NewDesc("tenement_instances", "Registered instances, by state.", []string{labelState}, nil)
 	descHeld      = prometheus.NewDesc("tenement_held_requests", "Requests that wait for an instance to be ready.", nil, nil)
 	descLogBytes  = prometheus.NewDesc("tenement_log_bytes_total", "What instances have printed.", nil, nil)
+	descSpansLost = prometheus.NewDesc("tenement_trace_spans_lost_total", "Spans that could not be sent to the collector.", nil, nil)
 	descBuild     = prometheus.NewDesc("tenement_build_info", "Always 1; the version is a label.", []string{labelVersion}, nil)
 
 	descCPU      = prometheus.NewDesc("tenement_instance_cpu_seconds_total", "Processor time of an awake instance, all its processes together.", []string{labelService, labelName}, nil)
@@ -100,7 +101,7 @@ var (
 	descStorage  = prometheus.NewDesc("tenement_instance_storage_bytes", "What the data of an awake instance took on the disk at the last look.", []string{labelService, labelName}, nil)
 	descRequests = prometheus.NewDesc("tenement_instance_requests_total", "Requests to an awake instance.", []string{labelService, labelName}, nil)
 
-	descriptions = []*prometheus.Desc{descInstances, descHeld, descLogBytes, descBuild, descCPU, descMemory, descStorage, descRequests}
+	descriptions = []*prometheus.Desc{descInstances, descHeld, descLogBytes, descSpansLost, descBuild, descCPU, descMemory, descStorage, descRequests}
 )
 
 // Sources are asked when the metrics are read. All are required and called concurrently.
@@ -109,7 +110,8 @@ type Sources struct {
 	Instances func() (map[tenement.State]int, error) // registered ones, in each state
 	Held      func() int                             // requests that wait
 	LogBytes  func() int64                           // taken from instances so far
-	Ledger    func() *Ledger                         // has just looked at all that is awake
+	SpansLost func() int64
+	Ledger    func() *Ledger // has just looked at all that is awake
 }
 
 // Metrics is every metric. Its methods may be called concurrently.
@@ -167,6 +169,7 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	gauge(descBuild, 1, m.sources.Version)
 	gauge(descHeld, float64(m.sources.Held()))
 	counter(descLogBytes, float64(m.sources.LogBytes()))
+	counter(descSpansLost, float64(m.sources.SpansLost()))
 	if counts, err := m.sources.Instances(); err == nil { // else all others are wanted all the more
 		for _, state := range tenement.States() {
 			gauge(descInstances, float64(counts[state]), state.String())

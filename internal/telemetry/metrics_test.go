@@ -31,9 +31,10 @@ func newMetrics(l *Ledger) *Metrics {
 		Instances: func() (map[tenement.State]int, error) {
 			return map[tenement.State]int{tenement.Asleep: 100_000, tenement.Ready: 2}, nil
 		},
-		Held:     func() int { return 3 },
-		LogBytes: func() int64 { return 4096 },
-		Ledger:   func() *Ledger { return l },
+		Held:      func() int { return 3 },
+		LogBytes:  func() int64 { return 4096 },
+		SpansLost: func() int64 { return 3 },
+		Ledger:    func() *Ledger { return l },
 	})
 	m.Served("api", 200, 3*time.Millisecond, 10, 2000)
 	m.Served("api", 200, 30*time.Millisecond, 0, 0)
@@ -87,6 +88,7 @@ func TestText(t *testing.T) {
 		`tenement_oom_kills_total{service="api"} 1`,
 		`tenement_sleeps_total{reason="idle",service="api"} 1`,
 		`tenement_wake_records_lost_total 2`,
+		`tenement_trace_spans_lost_total 3`,
 		`tenement_instances{state="asleep"} 100000`,
 		`tenement_instances{state="ready"} 2`,
 		`tenement_instances{state="failed"} 0`,

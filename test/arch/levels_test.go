@@ -40,6 +40,7 @@ var levels = map[string]int{
 	"internal/secrets":   1,
 	"internal/store":     1,
 	"internal/telemetry": 1,
+	"internal/tracing":   1,
 
 	"internal/agenda":    2,
 	"internal/dashboard": 2,
@@ -106,6 +107,12 @@ var modules = map[string][]string{
 	"golang.org/x/term":                      {"cmd/ten"},
 	"modernc.org/sqlite":                     {"internal/store", "internal/logs", "examples/notes"},
 	"mvdan.cc/sh/v3":                         {"internal/config"},
+
+	"go.opentelemetry.io/otel":                                        {"internal/tracing"},
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace":               {"internal/tracing"},
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp": {"internal/tracing"},
+	"go.opentelemetry.io/otel/sdk":                                    {"internal/tracing"},
+	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
 }
 
 // platforms are those whose files are looked at: a build tag hides imports.
