@@ -56,7 +56,7 @@ func (b *Sandbox) runWithin(ctx context.Context, s Spec, p *hostProcess) (*Job, 
 		return nil, err
 	}
 	// Once it is asked for, the answer is awaited: otherwise nobody could end it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bootTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.bootTime())
 	defer cancel()
 	socket := filepath.Join(b.dir, bundleOf(p.ref.Stdout), socketName)
 	conn, err := dialControl(ctx, socket)

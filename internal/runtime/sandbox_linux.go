@@ -109,7 +109,7 @@ func (b *Sandbox) newPlace(ctx context.Context, s Spec) (place, error) {
 	x := &box{runtime: b, in: in}
 	at := x.place(s.UID)
 	at.spawn = func(c command, files []*os.File, attr *syscall.SysProcAttr) (*handle, error) {
-		ctx, cancel := context.WithTimeout(ctx, max(s.Service.Timeouts.Startup, minBootTime))
+		ctx, cancel := context.WithTimeout(ctx, s.bootTime())
 		defer cancel()
 		return x.spawn(ctx, runsc, s, c, files, attr)
 	}
@@ -168,9 +168,13 @@ const (
 
 // What a sandbox may take that works.
 const (
-	minBootTime = 60 * time.Second // from nothing to its first instruction, unless startup_timeout is longer
+	minBootTime = 60 * time.Second
 	signalTime  = 2 * time.Second
 )
+
+// bootTime is what a sandbox, or a command in it, may take from nothing to its first
+// instruction.
+func (s *Spec) bootTime() time.Duration { return max(s.Service.Timeouts.Startup, minBootTime) }
 
 func (x *box) place(uid int) place {
 	at := place{
