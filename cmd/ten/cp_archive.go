@@ -93,11 +93,11 @@ func unpack(from io.Reader, base, target string, notCopied func(path, why string
 	if err != nil {
 		return err
 	}
-	switch head.Typeflag {
-	case tar.TypeReg:
+	switch {
+	case head.Typeflag == tar.TypeReg && !sparse(head):
 		return unpackFile(archive, head, target)
-	case tar.TypeDir:
-	case tar.TypeSymlink:
+	case head.Typeflag == tar.TypeDir:
+	case head.Typeflag == tar.TypeSymlink:
 		return &tenement.Error{
 			Code: tenement.CodeInvalid, Err: fmt.Errorf("it is a symbolic link, to %s", head.Linkname),
 			Hint: "name what it leads to, or, for what is in a directory, put /. behind it",

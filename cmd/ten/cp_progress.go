@@ -3,15 +3,19 @@ package main
 import (
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"tenement"
 )
 
-// progress counts what passes, and shows it at a terminal when it takes long.
+// progress counts what passes, and shows it at a terminal when it takes long. Its methods
+// may be called concurrently.
 type progress struct {
 	to    io.Writer // nil: to nobody
 	began time.Time
+
+	mu    sync.Mutex
 	shown time.Time // zero: not yet
 	bytes tenement.Bytes
 }
@@ -30,6 +34,8 @@ func (a *app) progress() *progress {
 }
 
 func (p *progress) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.bytes += tenement.Bytes(len(text))
 	now := time.Now()
 	if p.to != nil && now.Sub(p.began) >= progressAfter && now.Sub(p.shown) >= progressPace {
@@ -41,6 +47,8 @@ func (p *progress) Write(text []byte) (int, error) {
 
 // done takes what was shown away.
 func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.shown.IsZero() {
 		fmt.Fprint(p.to, "\r\x1b[K")
 	}

@@ -309,6 +309,9 @@ func TestSparseFilesAreNotUnpacked(t *testing.T) {
 	if got := tree(t, dir); len(got) != 0 || len(left) != 1 {
 		t.Errorf("%d files, not copied %q", len(got), left)
 	}
+	if err := unpack(bytes.NewReader(raw[512:]), "pax", filepath.Join(dir, "alone"), nil); err == nil || !strings.Contains(err.Error(), neither) {
+		t.Errorf("alone: %v", err)
+	}
 }
 
 // TestPackedIsUnpacked with names of all bytes, and without what is no file.

@@ -142,6 +142,7 @@ func TestLedgerOfStorage(t *testing.T) {
 		}
 		l.Measured(alice, 8192)
 		l.Measured(alice, 0) // could not be found out
+		_ = l.Book(time.Now(), func([]tenement.UsageHour) error { return refused })
 		wantRows(t, l.book(t), tenement.UsageHour{Instance: alice, Storage: 8192})
 		wantRows(t, l.book(t))
 		if n := len(l.accounts); n != 0 {

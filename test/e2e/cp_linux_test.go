@@ -133,11 +133,14 @@ func TestCopies(t *testing.T) {
 			if got := w.command("inspect", "echo:alice"); !strings.Contains(got, "asleep") {
 				t.Errorf("a copy has woken it:\n%s", got)
 			}
-			w.get(200, "alice.echo.localhost", "/health")
+			w.get(200, "alice.echo.localhost", "/")
 			w.command("cp", w.write(w.local("late"), "late"), "echo:alice:late")
-			if got := w.read(w.remote("late")); got != "late" {
+			if got := w.read(w.remote("late")); got != "late" || !strings.Contains(w.command("inspect", "echo:alice"), "ready") {
 				t.Errorf("while awake: %q", got)
 			}
+			// Copies count towards the quota, which is measured here at the next start at the latest.
+			w.command("cp", w.write(w.local("large"), strings.Repeat("x", 65<<20)), "echo:bob:")
+			w.get(507, "bob.echo.localhost", "/")
 		})
 	}
 }
