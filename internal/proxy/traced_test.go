@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tenement/internal/tracing"
 )
@@ -127,6 +128,7 @@ func TestTracesOnOneConnection(t *testing.T) {
 	seen := map[string]bool{}
 	client := f.raw(t)
 	for range 200 {
+		client.SetDeadline(time.Now().Add(patience))
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			lines := []string{method + " / HTTP/1.1", "Host: " + aliceHost, "", ""}
 			if method == http.MethodPost {
