@@ -108,7 +108,6 @@ type Limits struct {
 type Usage struct {
 	CPU    time.Duration // that all of them have run, what has ended included where there are cgroups
 	Memory Bytes         // now
-	Tasks  int           // processes and threads, now
 }
 
 // HealthCheck says how a service tells that it works.

@@ -38,7 +38,7 @@ func TestSmokeRun(t *testing.T) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if !r.Quick || len(r.Goals) != 9 || r.Machine["kernel"] == "" || r.Versions["Go"] == "" {
+	if !r.Quick || len(r.Goals) != 13 || r.Machine["kernel"] == "" || r.Versions["Go"] == "" {
 		t.Errorf("the report lacks something: %+v", r)
 	}
 	for i, s := range r.Suites {

@@ -52,6 +52,7 @@ var suites = []suite{
 	{"herd", "Herd", herdSuite},
 	{"density", "Density", densitySuite},
 	{"sleep", "Sleep and restart", sleepSuite},
+	{"operator", "The operator's side", operatorSuite},
 }
 
 // run measures, writes the report even if a suite failed, and gives its path.

@@ -14,7 +14,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 for package in nginx-light haproxy uwsgi-core uwsgi-plugin-python3 \
-	systemd python3 uvicorn nodejs; do
+	systemd python3 uvicorn nodejs chromium; do
 	# One that is missing is skipped, and so named in the report.
 	command -v "$package" >/dev/null || apt-get install -q -y --no-install-recommends "$package" ||
 		echo "install.sh: no package $package" >&2

@@ -33,6 +33,10 @@ const (
 	DaemonIdle    = "daemon idle"
 	Density       = "density"
 	Thaw          = "thaw"
+	Scrape        = "scrape"
+	Dashboard     = "dashboard"
+	PS            = "ps"
+	OperatorIdle  = "idle with a thousand awake"
 )
 
 // goals are the lines, in order.
@@ -49,6 +53,10 @@ var goals = []struct {
 	{DaemonIdle, Goal{Name: "daemon idle CPU with them", Milestone: "≤ 0.5 % of a core", Goal: "≤ 0.1 %"}},
 	{Density, Goal{Name: "1,000 tenants, 20 active, against always on", Milestone: "≤ 1/20 of the memory", Goal: "≤ 1/40"}},
 	{Thaw, Goal{Name: "frozen → first byte p50", Milestone: "≤ 2 ms", Goal: "≤ 1 ms"}},
+	{Scrape, Goal{Name: "`/metrics` p50, 10,000 registered, 1,000 awake", Milestone: "≤ 100 ms", Goal: "–"}},
+	{Dashboard, Goal{Name: "dashboard with them: a list that can be searched, p50", Milestone: "≤ 1 s", Goal: "–"}},
+	{PS, Goal{Name: "`ten ps` with them, p50", Milestone: "≤ 100 ms", Goal: "–"}},
+	{OperatorIdle, Goal{Name: "daemon idle CPU with them", Milestone: "≤ 1 % of a core", Goal: "–"}},
 }
 
 // Outcome is what was observed of a line.

@@ -264,7 +264,7 @@ func (g *Group) Populated() (bool, error) {
 
 // Processes lists the pids in the group; none when the group is gone.
 func (g *Group) Processes() ([]int, error) {
-	text, err := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
+	text, err := read(filepath.Join(g.dir, "cgroup.procs"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -118,7 +118,7 @@ func put(dir, name, value string) error {
 
 // words are those of one file of a group; none if it is not there.
 func words(dir, name string) ([]string, error) {
-	text, err := os.ReadFile(filepath.Join(dir, name))
+	text, err := read(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -70,25 +70,20 @@ func (b *backend) inStates(ctx context.Context, q api.ListQuery, filter store.Fi
 	if err != nil {
 		return nil, 0, err
 	}
-	for id, st := range owned {
-		wanted := slices.Contains(q.States, st.State)
-		if !wanted && !q.Count {
-			continue
-		}
-		row, err := b.store.Instance(ctx, id)
-		if tenement.CodeOf(err) == tenement.CodeNotFound {
-			continue // deleted meanwhile
-		}
-		if err != nil {
-			return nil, 0, err
-		}
+	rows, err := b.store.Instances(ctx, store.Filter{IDs: rowsOf(owned, q), Limit: len(owned)})
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, row := range rows {
+		st := owned[row.ID]
 		if slices.Contains(q.States, supervisor.RestingState(row)) {
 			total-- // counted by its row
 		}
-		if wanted {
-			total++
+		if !slices.Contains(q.States, st.State) {
+			continue
 		}
-		if wanted && id.Compare(q.After) > 0 {
+		total++
+		if row.ID.Compare(q.After) > 0 {
 			list = append(list, registered(st, row))
 		}
 	}
@@ -106,6 +101,18 @@ func (b *backend) owned(q api.ListQuery) map[tenement.InstanceID]tenement.Status
 		}
 	}
 	return owned
+}
+
+// rowsOf names the rows that have to be read of owned: those that are listed, or all of them
+// where they are counted.
+func rowsOf(owned map[tenement.InstanceID]tenement.Status, q api.ListQuery) []tenement.InstanceID {
+	ids := []tenement.InstanceID{}
+	for id, st := range owned {
+		if q.Count || id.Compare(q.After) > 0 && slices.Contains(q.States, st.State) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // unowned is a page of the rows that filter chooses, without what has an owner.

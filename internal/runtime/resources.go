@@ -64,8 +64,7 @@ func (p *hostProcess) Usage() (tenement.Usage, error) {
 	if err != nil {
 		return tenement.Usage{}, err
 	}
-	memory, tasks := cgroup.Resident(pids)
-	return tenement.Usage{CPU: processorTime(pids), Memory: memory, Tasks: tasks}, nil
+	return tenement.Usage{CPU: processorTime(pids), Memory: cgroup.Resident(pids)}, nil
 }
 
 // groupsAge is how long it is believed who is in which process group: to find that out

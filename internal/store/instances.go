@@ -58,9 +58,10 @@ func (s *Store) Instance(ctx context.Context, id tenement.InstanceID) (tenement.
 
 // Filter chooses instances.
 type Filter struct {
-	Service string // "" = all
-	Name    string // "" = all
-	Text    string // anywhere in "service:name"; "" = all
+	Service string                // "" = all
+	Name    string                // "" = all
+	Text    string                // anywhere in "service:name"; "" = all
+	IDs     []tenement.InstanceID // nil = all
 	// After is the last instance of the page before; only those that follow it in
 	// the order of service and name are listed. Zero = from the first.
 	After tenement.InstanceID
@@ -137,6 +138,9 @@ func (f Filter) condition() (string, []any) {
 	if f.Text != "" {
 		where("instr(service || ':' || name, ?) > 0", f.Text)
 	}
+	if f.IDs != nil {
+		where("(service, name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))", pairs(f.IDs))
+	}
 	if len(f.Resting) > 0 {
 		where(f.resting())
 	}
@@ -154,6 +158,19 @@ func (f Filter) condition() (string, []any) {
 		where("0")
 	}
 	return strings.Join(conditions, " AND "), args
+}
+
+// pairs writes ids as one value, however many they are: SQLite reads [service, name] of each.
+func pairs(ids []tenement.InstanceID) string {
+	list := make([][2]string, len(ids))
+	for n, id := range ids {
+		list[n] = [2]string{id.Service, id.Name}
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // strings can be written
+	}
+	return string(text)
 }
 
 // resting is one condition for each state, so that an index that one alone has is used.

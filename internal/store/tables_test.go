@@ -87,6 +87,13 @@ func TestInstances(t *testing.T) {
 	for _, failed := range []string{"api:bob", "db:bob"} {
 		must(t, s.SetFailure(t.Context(), instanceID(t, failed), tenement.Failure{RetryAt: noon}))
 	}
+	ids := func(texts ...string) []tenement.InstanceID {
+		list := []tenement.InstanceID{}
+		for _, text := range texts {
+			list = append(list, instanceID(t, text))
+		}
+		return list
+	}
 	all := "api:alice api:bob api:carol api-2:alice db:bob web:alice"
 	for _, c := range []struct {
 		filter Filter
@@ -112,6 +119,9 @@ func TestInstances(t *testing.T) {
 		{Filter{Text: "i:c"}, "api:carol"},
 		{Filter{Text: "%"}, ""},
 		{Filter{Text: "b", Service: "api"}, "api:bob"},
+		{Filter{IDs: ids("web:alice", "api:bob", "api:nobody", "db:alice")}, "api:bob web:alice"},
+		{Filter{IDs: ids("web:alice", "api:bob"), Text: "b", After: instanceID(t, "api:bob")}, "web:alice"},
+		{Filter{IDs: ids()}, ""},
 		{Filter{Resting: []tenement.State{tenement.Suspended}}, "api:bob"},
 		{Filter{Resting: []tenement.State{tenement.Failed, tenement.Ready}}, "db:bob"},
 		{Filter{Resting: []tenement.State{tenement.Failed, tenement.Suspended}}, "api:bob db:bob"},
@@ -157,18 +167,35 @@ func TestPagesSeek(t *testing.T) {
 		{Filter{Service: "api", Name: "alice"}, "(service=? AND name=?)"},
 		{Filter{Resting: []tenement.State{tenement.Ready, tenement.Failed}}, "SCAN instances USING INDEX instances_failed"},
 	} {
-		query, args := c.filter.query()
-		rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
-		must(t, err)
-		plan, err := collect(rows, func(r row) (detail string, err error) {
-			var ignored int
-			err = r.Scan(&ignored, &ignored, &ignored, &detail)
-			return detail, err
-		})
-		must(t, err)
+		plan := planOf(t, s, c.filter)
 		if len(plan) != 1 || !strings.HasSuffix(plan[0], c.begins) { // a second line would be a sort
 			t.Errorf("%+v: %q, want %s", c.filter, plan, c.begins)
 		}
+	}
+}
+
+func planOf(t *testing.T, s *Store, f Filter) []string {
+	t.Helper()
+	query, args := f.query()
+	rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+	must(t, err)
+	plan, err := collect(rows, func(r row) (detail string, err error) {
+		var ignored int
+		err = r.Scan(&ignored, &ignored, &ignored, &detail)
+		return detail, err
+	})
+	must(t, err)
+	return plan
+}
+
+// TestNamedRowsAreLookedUp asks SQLite for its plan: of a million rows those that have
+// ids are read, and no other.
+func TestNamedRowsAreLookedUp(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	plan := planOf(t, s, Filter{IDs: []tenement.InstanceID{instanceID(t, "api:alice"), instanceID(t, "web:bob")}})
+	if len(plan) == 0 || !strings.HasPrefix(plan[0], "SEARCH instances") || !strings.HasSuffix(plan[0], "(service=? AND name=?)") {
+		t.Errorf("%q", plan)
 	}
 }
 

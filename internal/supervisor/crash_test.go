@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -259,6 +260,41 @@ func TestHealthDegradedUnhealthyRestart(t *testing.T) {
 		w.wantStarts(alice, 2)
 		health(tenement.HealthHealthy, tenement.Ready)
 	}, withService(withHealth), withScript(func(tenement.InstanceID, int) runtimetest.Behaviour { return sick(&status) }))
+}
+
+// TestHealthChecksFallTogether: of instances that became ready one shortly after the other,
+// and answer each in its own time.
+func TestHealthChecksFallTogether(t *testing.T) {
+	asked := map[tenement.InstanceID][]time.Time{}
+	var mu sync.Mutex
+	simulate(t, func(w *world) {
+		begin := time.Now()
+		w.wake(alice)
+		pass(130 * time.Millisecond)
+		w.wake(bob)
+		pass(35 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, id := range []tenement.InstanceID{alice, bob} {
+			if len(asked[id]) != 4 { // the first is the probe
+				t.Fatalf("%s was asked at %v", id, asked[id])
+			}
+			for n, at := range asked[id][1:] {
+				if at.Sub(begin) != time.Duration(n+1)*10*time.Second {
+					t.Errorf("check %d of %s came after %s", n+1, id, at.Sub(begin))
+				}
+			}
+		}
+	}, withService(withHealth), withScript(func(id tenement.InstanceID, _ int) runtimetest.Behaviour {
+		return runtimetest.Behaviour{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			mu.Lock()
+			asked[id] = append(asked[id], time.Now())
+			mu.Unlock()
+			if id == alice {
+				<-time.After(70 * time.Millisecond)
+			}
+		})}
+	}))
 }
 
 func TestUnhealthyForGoodFails(t *testing.T) {

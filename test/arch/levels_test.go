@@ -85,6 +85,7 @@ var modules = map[string][]string{
 	"charm.land/bubbletea/v2":                {"internal/top"},
 	"charm.land/lipgloss/v2":                 {"internal/top"},
 	"filippo.io/age":                         {"internal/secrets"},
+	"github.com/chromedp/chromedp":           {"bench"}, // how soon the dashboard can be used
 	"github.com/cilium/ebpf":                 {"internal/listening"},
 	"github.com/coder/websocket":             {"internal/runtime/runtimetest", "bench/tenant/static"}, // the tenant programs echo
 	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},                                     // activation and sd_notify

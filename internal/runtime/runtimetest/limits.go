@@ -152,14 +152,13 @@ func testUsage(t *testing.T, b *bench) {
 	onLinuxOnly(t)
 	p := b.ready(b.spec("alice", TenantCommand()...))
 	before, err := p.Usage()
-	if err != nil || before.Memory == 0 || before.Tasks < 2 {
+	if err != nil || before.Memory == 0 {
 		t.Fatalf("usage %+v, %v", before, err)
 	}
 	const more = 32
 	b.get(p, "/memory?mb="+strconv.Itoa(more))
-	b.child(p, "")
 	after, err := p.Usage()
-	if err != nil || after.Memory < before.Memory+more*mebibyte || after.Tasks <= before.Tasks || after.CPU < before.CPU {
+	if err != nil || after.Memory < before.Memory+more*mebibyte || after.CPU < before.CPU {
 		t.Errorf("usage %+v after %+v, %v", after, before, err)
 	}
 }
@@ -274,9 +273,6 @@ func testProcesses(t *testing.T, b *bench) {
 	count, why, _ := strings.Cut(answer, " ")
 	if n := Number(t, count); n >= limit || n == 0 || !strings.Contains(why, refusal.Error()) {
 		t.Errorf("with %d processes it started %s", limit, answer)
-	}
-	if u, err := p.Usage(); err != nil || u.Tasks > limit {
-		t.Errorf("usage %+v, %v", u, err)
 	}
 }
 
