@@ -53,6 +53,8 @@ type Config struct {
 	// AccessLog is a file, absolute, that gets a line for each request; or "stderr", or "" for none.
 	AccessLog string
 
+	Alerts Alerts
+
 	// TrustedProxies may say on whose behalf they ask; of everybody else X-Forwarded-*
 	// and Forwarded are dropped.
 	TrustedProxies []netip.Prefix

@@ -59,6 +59,12 @@ log_total_mb = 256
 log_retention = "48h"
 access_log = "log/access"
 
+[settings.alerts]
+url = "https://alerts.example.com/tenement?team=a"
+secret_file = "alerts.secret"
+on = ["failed", "disk_low"]
+disk_low_mb = 2048
+
 [service.api]
 command = "python3 'my app.py' --data {data_dir}/{id}"
 args = ["--name", "{name} of {id}", "a b"]
@@ -145,6 +151,10 @@ func TestContract(t *testing.T) {
 		Path: "/etc/tenement/tenement.toml", DataDir: "/var/lib/tenement", Domain: "example.com",
 		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", AdminListen: "10.0.0.1:9000", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour, AccessLog: "/etc/tenement/log/access",
+		Alerts: Alerts{
+			URL: "https://alerts.example.com/tenement?team=a", SecretFile: "/etc/tenement/alerts.secret",
+			On: []tenement.AlertKind{tenement.AlertFailed, tenement.AlertDiskLow}, DiskLow: 2 << 30,
+		},
 		Services: map[string]*tenement.Service{
 			"api": {
 				Name:    "api",
@@ -206,6 +216,7 @@ DATA_DIR = "{data_dir}/{id}"
 		Path: "/srv/app/tenement.toml", DataDir: "/var/lib/tenement", Domain: "localhost",
 		Listen: "127.0.0.1:8080", AdminHost: "localhost", MaxWaiting: 10_000,
 		LogInstance: 16 << 20, LogTotal: 1 << 30, LogRetention: 14 * 24 * time.Hour,
+		Alerts: Alerts{On: tenement.AlertKinds, DiskLow: 1 << 30},
 		Services: map[string]*tenement.Service{"api": {
 			Name: "api", Command: templates("python3", "app.py"),
 			Env:     map[string]tenement.Template{"DATA_DIR": tenement.MustTemplate("{data_dir}/{id}")},

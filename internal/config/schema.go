@@ -44,7 +44,7 @@ const (
 // comes back here.
 func sections() []key {
 	return []key{
-		{inFile, "settings", table, func(d *draft, v value) { d.settings = d.walk(rowsOf(inSettings), "settings", v.node) }},
+		{inFile, "settings", table, func(d *draft, v value) { d.settings = d.walk(settingsKeys(), "settings", v.node) }},
 		{inFile, "service", recipes, (*draft).readServices},
 		{inFile, "instances", table, func(d *draft, v value) { d.instances = v.node }},
 		{inFile, "routing", table, func(d *draft, v value) { d.routing = d.walk(rowsOf(inRouting), "routing", v.node) }},
