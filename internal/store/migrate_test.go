@@ -82,6 +82,10 @@ INSERT INTO usage VALUES (1767225600000000000, 'api', 'alice', 60000000000, 2500
 	13: `
 UPDATE instances SET oom_kills = 4 WHERE service = 'api' AND name = 'bob_2';
 `,
+	14: `
+INSERT INTO alerts VALUES (1, 'msg_x', 'failed', 'api', 'alice', 1767225600000000000, CAST('{"type":"failed"}' AS BLOB), 2, 1767225660000000000, 'status 500');
+INSERT INTO alerted VALUES ('api', 'alice', 'failed', 1767225600000000000);
+`,
 }
 
 func fixturePath(version int) string {
