@@ -47,8 +47,9 @@ type target struct {
 	t      *testing.T
 	answer func(n int, m got) *http.Response // to the nth request; nil: it cannot be reached
 
-	mu  sync.Mutex
-	all []got
+	mu   sync.Mutex
+	all  []got
+	hang bool // it answers nothing
 }
 
 func (r *target) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -70,6 +71,10 @@ func (r *target) RoundTrip(request *http.Request) (*http.Response, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = append(r.all, m)
+	if r.hang {
+		<-request.Context().Done()
+		return nil, request.Context().Err()
+	}
 	if r.answer == nil {
 		return status(204), nil
 	}
@@ -120,6 +125,12 @@ type world struct {
 	kinds  []tenement.AlertKind
 	close  func() error
 	stop   func()
+}
+
+// pass lets time go by until nothing more happens.
+func pass(d time.Duration) {
+	time.Sleep(d) // virtual
+	synctest.Wait()
 }
 
 // simulate runs test in virtual time.
@@ -297,8 +308,7 @@ func TestBackoff(t *testing.T) {
 		if p := w.Pending(); len(p) != 1 || p[0].Attempts != 1 || p[0].Error != "connection refused" || p[0].Due.Before(begin.Add(5*time.Second)) {
 			t.Errorf("%+v", p)
 		}
-		time.Sleep(25 * time.Hour)
-		synctest.Wait()
+		pass(25 * time.Hour)
 		if len(w.Pending()) != 0 || w.gaveUp[tenement.AlertFailed] != 1 || w.sent[tenement.AlertFailed] != 0 {
 			t.Errorf("%d are pending, given up %v", len(w.Pending()), w.gaveUp)
 		}
@@ -336,18 +346,21 @@ func TestRetryAfter(t *testing.T) {
 		})
 		w.Tell(tenement.AlertFailed, alice, "x")
 		w.wants(1)
+		if p := w.Pending(); time.Until(p[0].Due) < 119*time.Second {
+			t.Errorf("%+v", p)
+		}
 		w.Tell(tenement.AlertFailed, bob, "x") // is for the same receiver
-		time.Sleep(119 * time.Second)
+		pass(119 * time.Second)
 		w.wants(1)
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		w.wants(2)
-		time.Sleep(298 * time.Second)
+		pass(298 * time.Second)
 		w.wants(2)
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		w.wants(3)
-		time.Sleep(longestDelay - 5*time.Second)
+		pass(longestDelay - 5*time.Second)
 		w.wants(3)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		w.wants(5)
 	})
 }
@@ -365,9 +378,9 @@ func TestFinalAnswers(t *testing.T) {
 			if len(w.Pending()) != 0 || w.gaveUp[tenement.AlertFailed] != n+1 {
 				t.Errorf("%d: %d are pending, given up %v", codes[n], len(w.Pending()), w.gaveUp)
 			}
-			time.Sleep(quiet)
+			pass(quiet)
 		}
-		time.Sleep(patience)
+		pass(patience)
 		w.wants(len(codes))
 	})
 }
@@ -384,12 +397,12 @@ func TestQuiet(t *testing.T) {
 		w.Tell(tenement.AlertQuota, bob, "x")
 		w.Tell(tenement.AlertOOM, alice, "x")
 		w.wants(3)
-		time.Sleep(quiet - time.Second)
+		pass(quiet - time.Second)
 		w.end()
 		w.start()
 		w.Tell(tenement.AlertQuota, alice, "x")
 		w.wants(3)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		w.Tell(tenement.AlertQuota, alice, "x")
 		w.wants(4)
 	})
@@ -404,13 +417,13 @@ func TestOnlyWhatIsWanted(t *testing.T) {
 		for _, kind := range tenement.AlertKinds {
 			w.Tell(kind, alice, "x")
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if m := w.wants(1)[0]; m.Type != tenement.AlertOOM {
 			t.Errorf("%+v", m)
 		}
 		w.Reconfigure(nil)
 		w.Tell(tenement.AlertOOM, bob, "x")
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		w.wants(1)
 		if _, err := w.Test(w.t.Context()); tenement.CodeOf(err) != tenement.CodeConflict {
 			t.Errorf("test: %v", err)
@@ -425,8 +438,7 @@ func TestNextDaemonSends(t *testing.T) {
 		w.answers(func(int, got) *http.Response { return status(500) })
 		w.Tell(tenement.AlertFailed, alice, "x")
 		w.Tell(tenement.AlertOOM, bob, "y")
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
+		pass(10 * time.Minute)
 		before := w.wants(len(w.all))
 		w.kill()
 		w.answers(nil)
@@ -437,8 +449,29 @@ func TestNextDaemonSends(t *testing.T) {
 		}
 		w.kill()
 		w.start()
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		w.wants(len(before) + 2)
+	})
+}
+
+// TestCutShort: an attempt that the end of the daemon cuts short has not failed, and one
+// that is not answered has.
+func TestCutShort(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.hang = true
+		w.Tell(tenement.AlertFailed, alice, "x")
+		pass(sendTimeout - time.Second)
+		w.stop()
+		if p := w.Pending(); len(p) != 1 || p[0].Attempts != 0 || p[0].Error != "" {
+			t.Errorf("%+v", p)
+		}
+		w.end()
+		w.start()
+		pass(sendTimeout + time.Second)
+		w.hang = false
+		if p := w.Pending(); len(p) != 1 || p[0].Attempts != 1 || p[0].Error == "" {
+			t.Errorf("%+v", p)
+		}
 	})
 }
 
@@ -447,8 +480,7 @@ func TestRepairedReceiver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.answers(func(int, got) *http.Response { return nil })
 		w.Tell(tenement.AlertFailed, alice, "x")
-		time.Sleep(3 * time.Hour)
-		synctest.Wait()
+		pass(3 * time.Hour)
 		before := w.answers(nil)
 		w.wants(before)
 		w.Reconfigure(w.newReceiver())
@@ -522,20 +554,18 @@ func TestRefusingDisk(t *testing.T) {
 		}
 		rename("away", "alerts")
 		kept(0)
-		time.Sleep(2 * lookPace)
-		synctest.Wait()
+		pass(2 * lookPace)
 		kept(1)
 
 		rename("alerts", "away")
 		n := w.answers(nil)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if again := w.wants(n + 1)[n]; again.id != m.id || len(w.Pending()) != 0 {
 			t.Errorf("%+v came after %+v", again, m)
 		}
 		rename("away", "alerts")
 		kept(1)
-		time.Sleep(2 * lookPace)
-		synctest.Wait()
+		pass(2 * lookPace)
 		kept(0)
 		w.wants(n + 1)
 	})
@@ -548,7 +578,7 @@ func TestDisk(t *testing.T) {
 		at := func(free tenement.Bytes, want int, kind tenement.AlertKind) {
 			t.Helper()
 			w.setFree(free)
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			all := w.wants(want)
 			if want == 0 {
 				return
@@ -574,7 +604,7 @@ func TestDisk(t *testing.T) {
 		w.end()
 		w.start()
 		at(0, 2, resolved)
-		time.Sleep(quiet)
+		pass(quiet)
 		at(0, 3, low)
 		at(10<<30, 4, resolved)
 	})
@@ -601,7 +631,7 @@ func TestTestMessage(t *testing.T) {
 				t.Errorf("%+v, %v", answer, err)
 			}
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		w.wants(3)
 	})
 }

@@ -81,33 +81,34 @@ var testTrees = []string{"test"}
 // imported at all; a new one is added here together with its reason in
 // docs/decisions.
 var modules = map[string][]string{
-	"charm.land/bubbles/v2":                                    {"internal/top"},
-	"charm.land/bubbletea/v2":                                  {"internal/top"},
-	"charm.land/lipgloss/v2":                                   {"internal/top"},
-	"filippo.io/age":                                           {"internal/secrets"},
-	"github.com/cilium/ebpf":                                   {"internal/listening"},
-	"github.com/coder/websocket":                               {"internal/runtime/runtimetest", "bench/tenant/static"}, // the tenant programs echo
-	"github.com/coreos/go-systemd/v22":                         {"internal/daemon"},                                     // activation and sd_notify
-	"github.com/danielgtaylor/huma/v2":                         {"internal/api"},
-	"github.com/dustin/go-humanize":                            {"cmd/ten"},
-	"github.com/google/nftables":                               {"internal/network"},
-	"github.com/elastic/go-seccomp-bpf":                        {"internal/runtime"}, // its tables of system calls
-	"github.com/moby/profiles/seccomp":                         {"internal/runtime"},
-	"github.com/netresearch/go-cron":                           {"internal/config"}, // its parser and its calendar
-	"github.com/opencontainers/runtime-spec":                   {"internal/runtime"},
-	"github.com/pelletier/go-toml/v2":                          {"internal/config", "cmd/ten"}, // `ten config` prints it
-	"github.com/prometheus/client_golang":                      {"internal/telemetry"},
-	"github.com/prometheus/common":                             {"internal/telemetry"}, // its encoder
-	"github.com/spf13/cobra":                                   {"cmd/ten"},
+	"charm.land/bubbles/v2":                  {"internal/top"},
+	"charm.land/bubbletea/v2":                {"internal/top"},
+	"charm.land/lipgloss/v2":                 {"internal/top"},
+	"filippo.io/age":                         {"internal/secrets"},
+	"github.com/cilium/ebpf":                 {"internal/listening"},
+	"github.com/coder/websocket":             {"internal/runtime/runtimetest", "bench/tenant/static"}, // the tenant programs echo
+	"github.com/coreos/go-systemd/v22":       {"internal/daemon"},                                     // activation and sd_notify
+	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
+	"github.com/dustin/go-humanize":          {"cmd/ten"},
+	"github.com/google/nftables":             {"internal/network"},
+	"github.com/elastic/go-seccomp-bpf":      {"internal/runtime"}, // its tables of system calls
+	"github.com/moby/profiles/seccomp":       {"internal/runtime"},
+	"github.com/netresearch/go-cron":         {"internal/config"}, // its parser and its calendar
+	"github.com/opencontainers/runtime-spec": {"internal/runtime"},
+	"github.com/pelletier/go-toml/v2":        {"internal/config", "cmd/ten"}, // `ten config` prints it
+	"github.com/prometheus/client_golang":    {"internal/telemetry"},
+	"github.com/prometheus/common":           {"internal/telemetry"}, // its encoder
+	"github.com/spf13/cobra":                 {"cmd/ten"},
+	"github.com/vishvananda/netlink":         {"internal/network"},
+	"github.com/tsenart/vegeta/v12":          {"bench/load"},
+	"golang.org/x/net":                       {"internal/proxy", "internal/runtime"}, // the latter: BPF
+	"golang.org/x/sync":                      {"*"},
+	"golang.org/x/sys":                       {"*"},
+	"golang.org/x/term":                      {"cmd/ten"},
+	"modernc.org/sqlite":                     {"internal/store", "internal/logs", "examples/notes"},
+	"mvdan.cc/sh/v3":                         {"internal/config"},
+
 	"github.com/standard-webhooks/standard-webhooks/libraries": {"internal/alert"},
-	"github.com/vishvananda/netlink":                           {"internal/network"},
-	"github.com/tsenart/vegeta/v12":                            {"bench/load"},
-	"golang.org/x/net":                                         {"internal/proxy", "internal/runtime"}, // the latter: BPF
-	"golang.org/x/sync":                                        {"*"},
-	"golang.org/x/sys":                                         {"*"},
-	"golang.org/x/term":                                        {"cmd/ten"},
-	"modernc.org/sqlite":                                       {"internal/store", "internal/logs", "examples/notes"},
-	"mvdan.cc/sh/v3":                                           {"internal/config"},
 }
 
 // platforms are those whose files are looked at: a build tag hides imports.
