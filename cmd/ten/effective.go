@@ -46,6 +46,14 @@ func effective(cfg *config.Config) []section {
 	if t := cfg.Tracing; t.Endpoint != "" {
 		sections = append(sections, section{[]string{"settings", "tracing"}, []setting{{"endpoint", t.Endpoint}, {"sample", t.Sample}}})
 	}
+	if alerts := cfg.Alerts; alerts.URL != "" {
+		sections = append(sections, section{[]string{"settings", "alerts"}, []setting{
+			{"url", alerts.URL},
+			{"secret_file", alerts.SecretFile},
+			{"on", alerts.On},
+			{"disk_low_mb", alerts.DiskLow >> 20},
+		}})
+	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Services)) {
 		service := cfg.Services[name]
 		sections = append(sections,

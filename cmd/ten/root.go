@@ -66,7 +66,7 @@ func (a *app) rootCommand() *cobra.Command {
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"daemon", "The daemon:", []*cobra.Command{a.serveCommand(), a.reloadCommand(), a.upgradeCommand(), a.profileCommand(), a.initCommand(), a.configCommand(), a.doctorCommand(), a.installCommand(), a.uninstallCommand()}},
+		{"daemon", "The daemon:", []*cobra.Command{a.serveCommand(), a.reloadCommand(), a.upgradeCommand(), a.profileCommand(), a.alertsCommand(), a.initCommand(), a.configCommand(), a.doctorCommand(), a.installCommand(), a.uninstallCommand()}},
 		{"instances", "Instances:", append(append(a.lifeCommands(), a.execCommands()...), a.cpCommand(), a.setCommand(), a.psCommand(), a.topCommand(), a.inspectCommand(), a.healthCommand(), a.logsCommand(), a.eventsCommand(), a.wakesCommand(), a.usageCommand())},
 		{"traffic", "Traffic:", []*cobra.Command{a.weightCommand(), a.deployCommand(), a.routeCommand()}},
 		{"access", "Access:", []*cobra.Command{a.tokenGenCommand(), a.tokenCommand()}},

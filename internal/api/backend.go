@@ -119,6 +119,13 @@ type Backend interface {
 	// Metrics is every metric in the text format of Prometheus.
 	Metrics(ctx context.Context) ([]byte, error)
 
+	// Alerts lists those that their receiver does not have yet, the oldest first.
+	Alerts(ctx context.Context) ([]tenement.Alert, error)
+
+	// TestAlert sends an alert that says nothing, once, and says what became of it.
+	// Without a receiver it is CodeConflict.
+	TestAlert(ctx context.Context) (AlertTest, error)
+
 	// Wakes is the last records of wakes that q selects, in the order of their ids.
 	Wakes(ctx context.Context, q tenement.WakeQuery) ([]tenement.WakeRecord, error)
 

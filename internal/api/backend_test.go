@@ -302,6 +302,18 @@ func (b *fakeBackend) Profile(_ context.Context, kind ProfileKind, duration time
 	return []byte(string(kind) + duration.String()), nil
 }
 
+func (b *fakeBackend) Alerts(context.Context) ([]tenement.Alert, error) {
+	at := time.Unix(1, 0).UTC()
+	return []tenement.Alert{
+		{ID: "msg_1", Kind: tenement.AlertFailed, At: at, Instance: alice, Attempts: 2, Due: at.Add(time.Second), Error: "status 500"},
+		{ID: "msg_2", Kind: tenement.AlertDiskLow, At: at, Due: at},
+	}, nil
+}
+
+func (b *fakeBackend) TestAlert(context.Context) (AlertTest, error) {
+	return AlertTest{ID: "msg_3", Status: http.StatusBadRequest, Error: "status 400: no", TookMS: 1.5}, nil
+}
+
 func (b *fakeBackend) Upgrade(context.Context) (Upgraded, error) {
 	return Upgraded{PID: 42, Version: "next"}, nil
 }

@@ -95,6 +95,9 @@ var routes = []route{
 	{http.MethodGet, "/api/events", reading, "", "list-events", "Who changed what, or tried to", mount((*Server).events)},
 	{http.MethodGet, "/api/events/stream", reading, "", "stream-events", "The same as it happens", mountStream((*Server).streamEvents)},
 
+	{http.MethodGet, "/api/alerts", overview, "", "list-alerts", "Alerts that their receiver does not have yet", mount((*Server).alerts)},
+	{http.MethodPost, "/api/alerts/test", adminOnly, "alerts-test", "test-alert", "Send a test alert, and say what the receiver answered", mount((*Server).testAlert)},
+
 	{http.MethodGet, "/api/wakes", reading, "", "list-wakes", "Who woke what, and what took how long", mount((*Server).wakes)},
 	{http.MethodGet, "/api/usage", reading, "", "list-usage", "What instances have used, hour by hour", mount((*Server).usage)},
 	{http.MethodGet, "/api/usage/totals", reading, "", "sum-usage", "The same added up, by instance or by hour", mount((*Server).usageTotals)},

@@ -66,6 +66,9 @@ var contract = map[string]allowed{
 	"GET /api/logs":        reads,
 	"GET /api/logs/stream": reads,
 
+	"GET /api/alerts":       {worked, 403, 403, 403},
+	"POST /api/alerts/test": noReading,
+
 	"GET /metrics":   {worked, worked, 403, 403},
 	"GET /api/wakes": reads,
 	"GET /api/usage": reads,

@@ -54,6 +54,7 @@ type Config struct {
 	AccessLog string
 
 	Tracing Tracing
+	Alerts  Alerts
 
 	// TrustedProxies may say on whose behalf they ask; of everybody else X-Forwarded-*
 	// and Forwarded are dropped.

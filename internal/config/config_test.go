@@ -62,6 +62,11 @@ access_log = "log/access"
 [settings.tracing]
 endpoint = "https://otlp.example.com/otlp/"
 sample = 0.25
+[settings.alerts]
+url = "https://alerts.example.com/tenement?team=a"
+secret_file = "alerts.secret"
+on = ["failed", "disk_low"]
+disk_low_mb = 2048
 
 [service.api]
 command = "python3 'my app.py' --data {data_dir}/{id}"
@@ -150,6 +155,10 @@ func TestContract(t *testing.T) {
 		Listen: "127.0.0.1:8081", AdminHost: "ten.example.com", AdminListen: "10.0.0.1:9000", MaxStarting: 6, MaxAwake: 40, MemoryReserve: 512 << 20, MaxWaiting: 700, FirstUID: 3_000_000,
 		LogInstance: 8 << 20, LogTotal: 256 << 20, LogRetention: 48 * time.Hour, AccessLog: "/etc/tenement/log/access",
 		Tracing: Tracing{Endpoint: "https://otlp.example.com/otlp", Sample: 0.25},
+		Alerts: Alerts{
+			URL: "https://alerts.example.com/tenement?team=a", SecretFile: "/etc/tenement/alerts.secret",
+			On: []tenement.AlertKind{tenement.AlertFailed, tenement.AlertDiskLow}, DiskLow: 2 << 30,
+		},
 		Services: map[string]*tenement.Service{
 			"api": {
 				Name:    "api",
@@ -211,6 +220,7 @@ DATA_DIR = "{data_dir}/{id}"
 		Path: "/srv/app/tenement.toml", DataDir: "/var/lib/tenement", Domain: "localhost",
 		Listen: "127.0.0.1:8080", AdminHost: "localhost", MaxWaiting: 10_000,
 		LogInstance: 16 << 20, LogTotal: 1 << 30, LogRetention: 14 * 24 * time.Hour,
+		Alerts: Alerts{On: tenement.AlertKinds, DiskLow: 1 << 30},
 		Services: map[string]*tenement.Service{"api": {
 			Name: "api", Command: templates("python3", "app.py"),
 			Env:     map[string]tenement.Template{"DATA_DIR": tenement.MustTemplate("{data_dir}/{id}")},

@@ -58,6 +58,8 @@ func newDraft(src *source, path string, root *node) *draft {
 			LogTotal:     1024 * bytesPerMB,
 			LogRetention: 14 * 24 * time.Hour,
 
+			Alerts: defaultAlerts(),
+
 			Services: map[string]*tenement.Service{},
 			Routing:  Routing{Subdomain: map[string]string{}, Path: map[string]string{}},
 		},

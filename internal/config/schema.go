@@ -51,6 +51,14 @@ func sections() []key {
 	}
 }
 
+// settingsKeys are the keys of [settings]; a func, as sections is.
+func settingsKeys() []key {
+	return append(rowsOf(inSettings),
+		key{inSettings, "alerts", table, (*draft).readAlerts},
+		key{inSettings, "tracing", table, (*draft).readTracing},
+	)
+}
+
 // schema is every key of the sections whose keys are fixed. The other tables,
 // [instances], [service.NAME.env], [routing.subdomain] and [routing.path], have
 // keys that the operator makes up.

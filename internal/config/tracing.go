@@ -37,11 +37,6 @@ func isCollector(s string) bool {
 	return u.Hostname() != "" && !strings.ContainsFunc(s, notVisibleASCII)
 }
 
-// settingsKeys are the keys of [settings]; a func, as sections is.
-func settingsKeys() []key {
-	return append(rowsOf(inSettings), key{inSettings, "tracing", table, (*draft).readTracing})
-}
-
 // readTracing reads [settings.tracing].
 func (d *draft) readTracing(v value) {
 	t := Tracing{Sample: 1}

@@ -23,7 +23,7 @@ func (b *backend) Box(context.Context) (api.Box, error) {
 		Cores:     runtime.NumCPU(),
 		Load:      load(),
 		Memory:    api.Room{Total: tenement.Bytes(number("/proc/meminfo", "MemTotal: %f")) << 10},
-		Disk:      b.diskRoom(),
+		Disk:      b.daemon.diskRoom(),
 		Pressure:  pressure(),
 	}
 	if available, err := b.isolation.availableMemory(); err == nil { // else the system does not say
@@ -62,9 +62,9 @@ func number(path, format string) float64 {
 
 // diskRoom is that of the data directory's file system; Available is what others than
 // root can have.
-func (b *backend) diskRoom() api.Room {
+func (d *daemon) diskRoom() api.Room {
 	var fs unix.Statfs_t
-	if unix.Statfs(b.daemon.Config.DataDir, &fs) != nil {
+	if unix.Statfs(d.Config.DataDir, &fs) != nil {
 		return api.Room{}
 	}
 	block := tenement.Bytes(fs.Bsize)

@@ -70,7 +70,11 @@ func Run(ctx context.Context, o Options) error {
 		o.Stdout = io.Discard
 	}
 	d := &daemon{Options: o, upgraded: make(chan struct{}), broken: make(chan error, 1)}
-	d.setup.Store(newSetup(o.Config))
+	now, err := newSetup(o.Config)
+	if err != nil {
+		return Declined(err)
+	}
+	d.setup.Store(now)
 	d.metrics = d.newMetrics()
 	signals := make(chan os.Signal, 1) // from here on: what nobody expects ends a program
 	signal.Notify(signals, changeSignals...)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"tenement"
+	"tenement/internal/alert"
 	"tenement/internal/api"
 	"tenement/internal/config"
 	"tenement/internal/route"
@@ -19,16 +20,18 @@ import (
 
 // setup is the configuration in force and what follows from it.
 type setup struct {
-	config *config.Config
-	table  *route.Table
+	config   *config.Config
+	table    *route.Table
+	receiver *alert.Receiver // nil: no alerts
 }
 
-func newSetup(c *config.Config) *setup {
+func newSetup(c *config.Config) (*setup, error) {
+	receiver, err := alert.NewReceiver(c.Alerts)
 	return &setup{c, route.New(route.Config{
 		Domain: c.Domain, AdminHost: c.AdminHost,
 		Services: slices.Collect(maps.Keys(c.Services)),
 		Default:  c.Routing.Default, Subdomain: c.Routing.Subdomain, Path: c.Routing.Path,
-	})}
+	}), receiver}, err
 }
 
 func (t *tenancy) plan(c *config.Config) supervisor.Plan {
@@ -99,10 +102,15 @@ func (d *daemon) reload(ctx context.Context) (*tenancy, api.Reloaded, error) {
 			Hint: "nothing was changed. `ten upgrade` starts the daemon anew without losing a request; another data_dir needs a stop",
 		}
 	}
-	if err := t.supervisor.Reconfigure(ctx, t.plan(after)); err != nil {
+	next, err := newSetup(after)
+	if err == nil {
+		err = t.supervisor.Reconfigure(ctx, t.plan(after))
+	}
+	if err != nil {
 		return nil, api.Reloaded{}, err
 	}
-	d.setup.Store(newSetup(after))
+	d.setup.Store(next)
+	t.alerts.Reconfigure(next.receiver)
 	t.agenda.Reconfigure(after.Services)
 	result := changes(before, after)
 	d.metrics.Forget(result.Removed)

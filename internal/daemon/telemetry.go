@@ -79,6 +79,9 @@ func (t *tenancy) observer() supervisor.Observer {
 	return supervisor.Observer{
 		Changed: t.history.Changed,
 		Started: m.Started,
+		Troubled: func(id tenement.InstanceID, what tenement.AlertKind, text string) {
+			t.alerts.Tell(what, id, text)
+		},
 		Woken: func(w *tenement.WakeRecord) {
 			m.Woken(w)
 			if !t.wakes.Add(w) {

@@ -11,6 +11,7 @@ import (
 
 	"tenement"
 	"tenement/internal/agenda"
+	"tenement/internal/alert"
 	"tenement/internal/api"
 	"tenement/internal/disk"
 	"tenement/internal/logs"
@@ -40,6 +41,7 @@ type tenancy struct {
 	history    *telemetry.History
 	boxHistory boxHistory
 	agenda     *agenda.Agenda
+	alerts     *alert.Outbox
 	backend    *backend
 	api        http.Handler
 	closers    []io.Closer // in the order of opening
@@ -81,6 +83,7 @@ func (d *daemon) openTenancy(ctx context.Context) (_ *tenancy, err error) {
 		return nil, err
 	}
 	t.agenda = t.newAgenda()
+	t.alerts = t.newAlerts()
 	t.supervisor = t.newSupervisor()
 	ctx = context.WithoutCancel(ctx)
 	t.backend = &backend{tenancy: t, ctx: ctx, since: time.Now()}
@@ -101,6 +104,7 @@ func (t *tenancy) start(ctx context.Context) error {
 	select {
 	case <-ready:
 		t.tasks.Go(func() { t.agenda.Run(ctx) })
+		t.tasks.Go(func() { t.alerts.Run(ctx) })
 		t.tasks.Go(func() { t.keepCopies(ctx) })
 		t.tasks.Go(func() { t.awaitDisk(ctx) })
 		t.tasks.Go(func() { t.keepNetworks(ctx) })
@@ -131,6 +135,7 @@ func (t *tenancy) end(leave bool) error {
 	}
 	err := errors.Join(t.err, t.agenda.Close(t.backend.ctx))
 	if len(t.closers) > 0 { // the store is open
+		t.alerts.Flush(t.backend.ctx)
 		t.keepWakes(t.backend.ctx, true)
 		t.book(t.backend.ctx)
 	}

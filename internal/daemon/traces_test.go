@@ -26,8 +26,8 @@ import (
 	"tenement/internal/runtime/runtimetest"
 )
 
-// receiver is a collector of OTLP over HTTP.
-type receiver struct {
+// traceCollector is one of OTLP over HTTP.
+type traceCollector struct {
 	t   *testing.T
 	url string
 
@@ -42,16 +42,16 @@ type span struct {
 	resource   map[string]string
 }
 
-func newReceiver(t *testing.T) *receiver {
+func newTraceCollector(t *testing.T) *traceCollector {
 	t.Helper()
-	r := &receiver{t: t}
+	r := &traceCollector{t: t}
 	server := httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(server.Close)
 	r.url = server.URL
 	return r
 }
 
-func (r *receiver) serve(w http.ResponseWriter, req *http.Request) {
+func (r *traceCollector) serve(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	var batch collector.ExportTraceServiceRequest
 	if err == nil {
@@ -88,20 +88,20 @@ func texts(list []*common.KeyValue) map[string]string {
 	return m
 }
 
-// settings begins the configuration of a daemon that tells the receiver.
-func (r *receiver) settings(sample float64) string {
+// settings begins the configuration of a daemon that tells the collector.
+func (r *traceCollector) settings(sample float64) string {
 	return settings + fmt.Sprintf("tracing = { endpoint = '%s/base/', sample = %v }\n", r.url, sample)
 }
 
 // got is what was received so far.
-func (r *receiver) got() []span {
+func (r *traceCollector) got() []span {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.spans)
 }
 
 // await waits for n spans. Nobody flushes a daemon but its end, so they come within a second.
-func (r *receiver) await(n int) []span {
+func (r *traceCollector) await(n int) []span {
 	r.t.Helper()
 	runtimetest.Eventually(r.t, fmt.Sprintf("%d spans are received", n), func() bool { return len(r.got()) >= n })
 	return r.got()
@@ -159,7 +159,7 @@ func (s *site) seenBy(fields ...string) http.Header {
 // TestTraceOfAColdRequest has all its phases, in order, and the tenant is told of it.
 func TestTraceOfAColdRequest(t *testing.T) {
 	t.Parallel()
-	r := newReceiver(t)
+	r := newTraceCollector(t)
 	s := build(t, r.settings(1)+service("api", "", "-boot=50ms"))
 	s.spawn("api:alice")
 	seen := s.seenBy("Other", "stays")
@@ -219,7 +219,7 @@ const (
 // here. What is warm has no phases of a wake.
 func TestTraceThatIsContinued(t *testing.T) {
 	t.Parallel()
-	r := newReceiver(t)
+	r := newTraceCollector(t)
 	s := build(t, r.settings(0)+service("api", ""))
 	s.spawn("api:alice")
 	for range 2 { // cold, and warm
@@ -254,7 +254,7 @@ func TestTraceThatIsContinued(t *testing.T) {
 // TestTracesOfOneWake: each of those who have waited for it has its phases, at the same times.
 func TestTracesOfOneWake(t *testing.T) {
 	t.Parallel()
-	r := newReceiver(t)
+	r := newTraceCollector(t)
 	s := build(t, r.settings(1)+service("api", "", "-boot=500ms"))
 	s.spawn("api:alice")
 	const requests = 3
@@ -288,7 +288,7 @@ func TestTracesOfOneWake(t *testing.T) {
 // is sent together with it.
 func TestTraceOfRefusals(t *testing.T) {
 	t.Parallel()
-	r := newReceiver(t)
+	r := newTraceCollector(t)
 	s := build(t, r.settings(1)+service("api", "")+service("bad", "restart = 'never'", "-exit=1"))
 	s.spawn("api:alice", "bad:alice")
 	s.wants("http://alice.bad.localhost/", http.StatusServiceUnavailable)
@@ -325,7 +325,7 @@ func TestTraceOfRefusals(t *testing.T) {
 // TestTraceOfStreams ends when they do.
 func TestTraceOfStreams(t *testing.T) {
 	t.Parallel()
-	r := newReceiver(t)
+	r := newTraceCollector(t)
 	s := build(t, r.settings(1)+service("api", ""))
 	s.spawn("api:alice")
 	s.pid("alice.api.localhost")

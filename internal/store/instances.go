@@ -191,11 +191,11 @@ func (f Filter) resting() string {
 }
 
 // Delete removes id from the registry, with its weight, failure, alarms and wakes; a
-// process that is known of it stays known, and what it has used. It is CodeNotFound if id
-// is not registered.
+// process that is known of it stays known, what it has used, and what is still to be told
+// of it. It is CodeNotFound if id is not registered.
 func (s *Store) Delete(ctx context.Context, id tenement.InstanceID) error {
 	return s.wrote(ctx, "delete "+id.String(), s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
-		for _, table := range []string{"alarms", "wakes"} {
+		for _, table := range []string{"alarms", "alerted", "wakes"} {
 			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE service = ? AND name = ?", id.Service, id.Name); err != nil {
 				return err
 			}

@@ -191,6 +191,30 @@ CREATE INDEX instances_suspended ON instances (service, name) WHERE suspended <>
 	`
 ALTER TABLE usage ADD COLUMN storage INTEGER NOT NULL DEFAULT 0; -- bytes
 `,
+	// What the operator is to be told by a webhook, and when they were told of it last.
+	`
+CREATE TABLE alerts (
+	seq      INTEGER PRIMARY KEY,
+	id       TEXT NOT NULL UNIQUE CHECK (id <> ''),
+	kind     TEXT NOT NULL,
+	service  TEXT NOT NULL, -- '' = not about an instance; here and below
+	name     TEXT NOT NULL,
+	at       INTEGER NOT NULL,
+	body     BLOB NOT NULL,
+	attempts INTEGER NOT NULL, -- that have failed
+	due      INTEGER NOT NULL, -- the next one
+	error    TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE alerted (
+	service TEXT NOT NULL,
+	name    TEXT NOT NULL,
+	kind    TEXT NOT NULL,
+	at      INTEGER NOT NULL,
+	PRIMARY KEY (service, name, kind)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX alerted_by_time ON alerted (at) WHERE service <> '';
+`,
 }
 
 // validLabel is what tenement.CheckInstanceName checks, so that no other program

@@ -85,6 +85,10 @@ UPDATE instances SET oom_kills = 4 WHERE service = 'api' AND name = 'bob_2';
 	14: `
 UPDATE usage SET storage = 20480 WHERE name = 'alice';
 `,
+	15: `
+INSERT INTO alerts VALUES (1, 'msg_x', 'failed', 'api', 'alice', 1767225600000000000, CAST('{"type":"failed"}' AS BLOB), 2, 1767225660000000000, 'status 500');
+INSERT INTO alerted VALUES ('api', 'alice', 'failed', 1767225600000000000);
+`,
 }
 
 func fixturePath(version int) string {

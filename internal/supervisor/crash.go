@@ -47,6 +47,7 @@ func (i *instance) countOOMKill() {
 		return
 	}
 	r.oomKills++
+	i.trouble(tenement.AlertOOM, i.ending(tenement.Exit{OOM: true}))
 	if err := i.sup.Store.CountOOMKill(i.sup.lives, i.id); err != nil {
 		i.sup.unwritten("count an end", i.id, err)
 	}
@@ -71,6 +72,10 @@ func (i *instance) nextDelay() time.Duration {
 	return policy.Delay(count)
 }
 
+// loopBegins is which crash within the restart window makes a crash loop of them, unless
+// the budget is spent by then. The next loop begins when all of them are forgotten.
+const loopBegins = 2
+
 // crashed accounts for a crash: the next start comes after the back-off, or, with
 // the budget spent, when somebody asks after it.
 func (i *instance) crashed(err error) {
@@ -82,18 +87,29 @@ func (i *instance) crashed(err error) {
 	i.saveFailure()
 	if count > i.service.Restart.Max {
 		i.note("%v; crash %d within %s: failed, no start for %s", err, count, i.service.Restart.Window, delay)
+		i.trouble(tenement.AlertFailed, fmt.Sprintf("%v; crash %d within %s", err, count, i.service.Restart.Window))
 		i.step(tenement.Deadline)
 		i.failWaiters(i.unavailable(err, delay))
 		i.settle()
 		return
 	}
 	i.note("%v", err)
+	if count == loopBegins {
+		i.trouble(tenement.AlertCrashLoop, fmt.Sprintf("%v; crash %d within %s", err, count, i.service.Restart.Window))
+	}
 	i.publish()
 	if delay == 0 || i.hurries() {
 		i.retry()
 		return
 	}
 	o.timer.Reset(delay)
+}
+
+// trouble tells whoever tells the operator.
+func (i *instance) trouble(what tenement.AlertKind, text string) {
+	if told := i.sup.Observer.Troubled; told != nil {
+		told(i.id, what, text)
+	}
 }
 
 // hurries reports whether a request waits for a program that has been up before. It

@@ -100,6 +100,7 @@ func (i *instance) refuseForStorage(full *tenement.Error) {
 	o.revive = i.sup.plan.Load().pins(i.id)
 	o.record.reason = full.Error()
 	o.record.retryAt = time.Now().Add(full.RetryAfter)
+	i.trouble(tenement.AlertQuota, full.Err.Error())
 	i.publish()
 	i.failWaiters(full)
 	o.timer.Reset(full.RetryAfter)
@@ -183,6 +184,7 @@ func (i *instance) onMeasured(m measurement) {
 		return
 	}
 	i.note("%v; put to sleep until there is room", full)
+	i.trouble(tenement.AlertQuota, full.Err.Error())
 	o.storage.full = full
 	o.record.reason = full.Error()
 	i.failWaiters(full)

@@ -18,6 +18,9 @@ type Observer struct {
 	Woken func(*tenement.WakeRecord)
 	// Ended is told when a process and its whole tree are gone.
 	Ended func(tenement.InstanceID, End)
+	// Troubled is told of what an operator may have to do something about; the text says
+	// more. The same may be told again and again.
+	Troubled func(id tenement.InstanceID, what tenement.AlertKind, text string)
 }
 
 // End is how a process ended, and what it was to its instance.

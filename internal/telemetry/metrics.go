@@ -21,6 +21,7 @@ import (
 // for what it scrapes.
 const (
 	labelService = "service"
+	labelKind    = "kind"
 	labelName    = "name"
 	labelCode    = "code"
 	labelCause   = "cause"
@@ -58,6 +59,9 @@ type vectors struct {
 	oomKills     *prometheus.CounterVec
 	sleeps       *prometheus.CounterVec
 	recordsLost  prometheus.Counter
+	alertsSent   *prometheus.CounterVec
+	alertsFailed *prometheus.CounterVec
+	alertsLost   prometheus.Counter
 	registration []prometheus.Collector
 }
 
@@ -84,7 +88,10 @@ func newVectors() *vectors {
 	v.oomKills = counter("tenement_oom_kills_total", "Processes that ended because memory was short.", labelService)
 	v.sleeps = counter("tenement_sleeps_total", "Processes that were ended in good order, by why.", labelService, labelReason)
 	v.recordsLost = prometheus.NewCounter(prometheus.CounterOpts{Name: "tenement_wake_records_lost_total", Help: "Records of wakes that could not be kept."})
-	v.registration = append(v.registration, v.recordsLost)
+	v.alertsSent = counter("tenement_alerts_sent_total", "Alerts that their receiver has.", labelKind)
+	v.alertsFailed = counter("tenement_alerts_failed_total", "Alerts that were given up: refused, or not taken for a day.", labelKind)
+	v.alertsLost = prometheus.NewCounter(prometheus.CounterOpts{Name: "tenement_alerts_lost_total", Help: "Alerts for which there was no room."})
+	v.registration = append(v.registration, v.recordsLost, v.alertsLost)
 	return v
 }
 
@@ -220,6 +227,19 @@ func (m *Metrics) OutOfMemory(id tenement.InstanceID) { m.oomKills.WithLabelValu
 
 // Lost counts records of wakes that could not be kept.
 func (m *Metrics) Lost(records int) { m.recordsLost.Add(float64(records)) }
+
+// AlertSent counts an alert that its receiver has.
+func (m *Metrics) AlertSent(kind tenement.AlertKind) {
+	m.alertsSent.WithLabelValues(string(kind)).Inc()
+}
+
+// AlertFailed counts an alert that was given up.
+func (m *Metrics) AlertFailed(kind tenement.AlertKind) {
+	m.alertsFailed.WithLabelValues(string(kind)).Inc()
+}
+
+// AlertsLost counts alerts for which there was no room.
+func (m *Metrics) AlertsLost(n int) { m.alertsLost.Add(float64(n)) }
 
 // Forget has the series of services disappear that are not there any more.
 func (m *Metrics) Forget(services []string) {

@@ -43,6 +43,7 @@ var levels = map[string]int{
 	"internal/tracing":   1,
 
 	"internal/agenda":    2,
+	"internal/alert":     2,
 	"internal/dashboard": 2,
 	"internal/proxy":     2,
 	"internal/runtime":   2,
@@ -114,6 +115,7 @@ var modules = map[string][]string{
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp": {"internal/tracing"},
 	"go.opentelemetry.io/otel/sdk":                                    {"internal/tracing"},
 	"go.opentelemetry.io/otel/trace":                                  {"internal/tracing"},
+	"github.com/standard-webhooks/standard-webhooks/libraries":        {"internal/alert"},
 }
 
 // platforms are those whose files are looked at: a build tag hides imports.
