@@ -109,7 +109,7 @@ type Status struct {
 	LastActive time.Time // end of the last request
 	HealthyAt  time.Time // it was known to be well last; zero = never
 	NextAlarm  time.Time // it is to be woken next at its own wish; zero = never, or not asked
-	NextCron   time.Time // a cron line is next run for its service; zero = never, or not asked
+	NextCron   time.Time // a cron line is next run for it or its service; zero = never, or not asked
 	BusyUntil  time.Time // the process has asked not to be put to sleep before; zero = it has not
 	Leases     int       // requests, streams and upgraded connections under way
 	Waiting    int       // requests held until it is ready

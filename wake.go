@@ -14,15 +14,15 @@ type WakeRules struct {
 	Health     bool     // a request for the health path wakes it, and is not told so either
 }
 
-// CronLine has every instance of a service asked for something at certain times, which wakes
-// it.
+// CronLine has every instance of a service, or one, asked for something at certain times,
+// which wakes it.
 type CronLine struct {
 	Name     string // within the service
 	Schedule string // as it was written
 	Zone     string // in whose time: of the IANA database
 	Method   string
 	Path     string        // begins with "/"
-	Spread   time.Duration // over which the instances are distributed, less where runs are close; 0 = all at once
+	Spread   time.Duration // over which a service's instances are distributed, less where runs are close; 0 = all at once
 	Timeout  time.Duration // for the whole of the answer; > 0
 	Times    Times
 }

@@ -316,7 +316,7 @@ func TestDeployShowsProgress(t *testing.T) {
 		write(w, 200, "application/json", in)
 	})
 	got := ten(t, mux, "deploy", "api:alice")
-	if got.status != 0 || strings.Count(got.stderr, "api:alice: starting") != 1 {
+	if got.status != 0 || strings.Count(got.stderr, "api:alice: starting") != 1 || strings.Contains(got.stderr, "\x1b") {
 		t.Errorf("status %d:\n%s", got.status, got.stderr)
 	}
 }
@@ -376,6 +376,27 @@ func TestPortRange(t *testing.T) {
 	for _, text := range []string{"", "1", "a b", "1 b"} {
 		if _, _, err := portRange(text); err == nil {
 			t.Errorf("%q was read", text)
+		}
+	}
+}
+
+// TestCronLine: what inspect shows of a line is what set takes.
+func TestCronLine(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"0 3 * * mon /jobs": "", " @daily  /?a=b ": "@daily /?a=b", "off": "", "* * * * * / timezone=Europe/Berlin timeout=90 method=PUT": "* * * * * / method=PUT timeout=90 timezone=Europe/Berlin",
+	} {
+		line, ok := cronLine(text)
+		if want == "" {
+			want = text
+		}
+		if got := shownLine(line); !ok || got != want {
+			t.Errorf("%q is %v, %q", text, ok, got)
+		}
+	}
+	for _, text := range []string{"", "/jobs", "0 3 * * *", "@daily / PUT", "@daily / path=/", "@daily / a=1 a=2", "OFF"} {
+		if line, ok := cronLine(text); ok {
+			t.Errorf("%q is %v", text, line)
 		}
 	}
 }

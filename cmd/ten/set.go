@@ -39,7 +39,8 @@ var settingFlags = []struct{ flag, key, usage string }{
 // setOptions is what the command line of set says.
 type setOptions struct {
 	values             map[string]*string // by key
-	secrets, unset     []string
+	secrets, cron      []string
+	unset              []string
 	envFile, secretSet string
 	restart            bool
 }
@@ -54,7 +55,11 @@ its service's. They hold from its next start on; --restart makes that now.
 
 A secret is encrypted where it is kept and never shown again. --secret NAME reads its
 value from standard input, or asks for it at a terminal, so that it stands in no shell's
-history. A file has NAME=value lines, taken as they are; # begins a comment line.`,
+history. A file has NAME=value lines, taken as they are; # begins a comment line.
+
+A cron line is 'NAME=SCHEDULE PATH [method=M] [timezone=Z] [timeout=T]', such as
+'nightly=0 3 * * * /jobs/nightly timezone=Europe/Berlin'. It holds at once, in the place
+of its service's line of that name; NAME=off switches that off for this instance.`,
 		Args:              arguments(1, maxSettings),
 		ValidArgsFunction: a.completeInstance,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,7 +81,8 @@ history. A file has NAME=value lines, taken as they are; # begins a comment line
 	flags.StringArrayVar(&o.secrets, "secret", nil, "`NAME` of a secret whose value is read from standard input, or NAME=value")
 	flags.StringVar(&o.envFile, "env-file", "", "`file` of variables")
 	flags.StringVar(&o.secretSet, "secret-file", "", "`file` of secrets")
-	flags.StringArrayVar(&o.unset, "unset", nil, "`NAME` of a variable, a secret or one of these flags: what its service has holds again")
+	flags.StringArrayVar(&o.cron, "cron", nil, "`line` that has it asked at certain times: 'NAME=SCHEDULE PATH', or NAME=off")
+	flags.StringArrayVar(&o.unset, "unset", nil, "`NAME` of a variable, a secret, one of these flags or cron.LINE: what its service has holds again")
 	flags.BoolVar(&o.restart, "restart", false, "restart it now if it is awake")
 	return cmd
 }
@@ -93,7 +99,8 @@ func (a *app) set(cmd *cobra.Command, client *api.Client, id tenement.InstanceID
 	if err != nil {
 		return err
 	}
-	if len(change.Values)+len(change.Env)+len(change.Secrets) == 0 {
+	atStart := len(change.Values)+len(change.Env)+len(change.Secrets) > 0
+	if !atStart && len(change.Cron) == 0 {
 		return usage(cmd, errors.New("nothing is to be set"))
 	}
 	settings, err := client.ChangeSettings(ctx, id, change)
@@ -101,6 +108,12 @@ func (a *app) set(cmd *cobra.Command, client *api.Client, id tenement.InstanceID
 		return err
 	}
 	when := "from its next start on"
+	switch {
+	case !atStart:
+		when = "from now on"
+	case len(change.Cron) > 0:
+		when += ", cron lines from now on"
+	}
 	if settings.RestartNeeded && o.restart {
 		if err := client.Restart(ctx, id); err != nil {
 			return err
@@ -120,7 +133,7 @@ func (a *app) set(cmd *cobra.Command, client *api.Client, id tenement.InstanceID
 
 // change is what the command line says, but for what is to be taken away.
 func (a *app) change(cmd *cobra.Command, o setOptions, pairs []string) (api.SettingsChange, error) {
-	c := api.SettingsChange{Values: map[string]any{}, Env: map[string]any{}, Secrets: map[string]any{}}
+	c := api.SettingsChange{Values: map[string]any{}, Env: map[string]any{}, Secrets: map[string]any{}, Cron: map[string]any{}}
 	for _, f := range settingFlags {
 		if cmd.Flags().Changed(f.flag) {
 			c.Values[f.key] = numberOrText(*o.values[f.key])
@@ -140,6 +153,15 @@ func (a *app) change(cmd *cobra.Command, o setOptions, pairs []string) (api.Sett
 		}
 		c.Env[name] = value
 	}
+	for _, text := range o.cron {
+		name, line, ok := strings.Cut(text, "=")
+		if !ok {
+			return c, usage(cmd, fmt.Errorf("%q is not NAME=SCHEDULE PATH", text))
+		}
+		if c.Cron[name], ok = cronLine(line); !ok {
+			return c, usage(cmd, fmt.Errorf("cron line %q is not SCHEDULE PATH [key=value...]", line))
+		}
+	}
 	piped := false
 	for _, secret := range o.secrets {
 		name, value, given := strings.Cut(secret, "=")
@@ -155,6 +177,45 @@ func (a *app) change(cmd *cobra.Command, o setOptions, pairs []string) (api.Sett
 		c.Secrets[name] = value
 	}
 	return c, nil
+}
+
+// cronOff is what stands for a line that is none.
+const cronOff = "off"
+
+// cronLine is a line as the API takes it. What each of its parts may be is left to the daemon.
+func cronLine(text string) (line any, ok bool) {
+	words := strings.Fields(text)
+	at := slices.IndexFunc(words, func(word string) bool { return strings.HasPrefix(word, "/") })
+	switch {
+	case len(words) == 1 && words[0] == cronOff:
+		return false, true
+	case at <= 0:
+		return nil, false
+	}
+	keys := map[string]any{"schedule": strings.Join(words[:at], " "), "path": words[at]}
+	for _, word := range words[at+1:] {
+		key, value, ok := strings.Cut(word, "=")
+		if _, twice := keys[key]; !ok || twice {
+			return nil, false
+		}
+		keys[key] = numberOrText(value)
+	}
+	return keys, true
+}
+
+// shownLine is what cronLine reads.
+func shownLine(line any) string {
+	keys, ok := line.(map[string]any)
+	if !ok {
+		return cronOff
+	}
+	words := []string{shown(keys["schedule"]), shown(keys["path"])}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if key != "schedule" && key != "path" {
+			words = append(words, key+"="+shown(keys[key]))
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // numberOrText leaves it to the daemon to say what a key takes.
@@ -197,6 +258,9 @@ func takeAway(ctx context.Context, client *api.Client, id tenement.InstanceID, u
 		}
 		if slices.Contains(now.Secrets, key) {
 			change.Secrets[key] = nil
+		}
+		if line, ok := strings.CutPrefix(key, "cron."); ok {
+			change.Cron[line] = nil
 		}
 	}
 	return nil
@@ -251,6 +315,9 @@ func settingRows(s api.Settings) [][]string {
 	}
 	for _, name := range s.Secrets {
 		rows = append(rows, []string{"secret " + name, tenement.Secret("").String()})
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Cron)) {
+		rows = append(rows, []string{"cron " + name, shownLine(s.Cron[name])})
 	}
 	return rows
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
 
 	"tenement"
 	"tenement/internal/api"
@@ -52,7 +55,7 @@ func (a *app) deployCommand() *cobra.Command {
 			return err
 		}
 		fmt.Fprintf(a.stderr, "deploying %s; it gets weight %d once it is healthy\n", id, weight)
-		err := a.watch(ctx, client, id, func(ctx context.Context) error {
+		err := a.watch(ctx, client, id, time.Duration(timeout), func(ctx context.Context) error {
 			return client.Deploy(ctx, id, weight, time.Duration(timeout))
 		})
 		if err != nil {
@@ -69,8 +72,14 @@ func (a *app) deployCommand() *cobra.Command {
 // watchInterval is how often a deploy's progress is looked at, for people to read.
 const watchInterval = 500 * time.Millisecond
 
-// watch does work and meanwhile says on standard error which states id goes through.
-func (a *app) watch(ctx context.Context, client *api.Client, id tenement.InstanceID, work func(context.Context) error) error {
+// watch does work and meanwhile says on standard error which states id goes through, and at
+// a terminal how much of its time is gone.
+func (a *app) watch(ctx context.Context, client *api.Client, id tenement.InstanceID, limit time.Duration, work func(context.Context) error) error {
+	begun, show := time.Now(), func(string) {}
+	if file, ok := a.stderr.(*os.File); ok && !a.json && term.IsTerminal(int(file.Fd())) {
+		show = passingLine(file)
+	}
+	defer show("")
 	done := make(chan struct{})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -91,10 +100,17 @@ func (a *app) watch(ctx context.Context, client *api.Client, id tenement.Instanc
 			continue // not registered yet; whatever else is wrong, work will say
 		}
 		if state := visible(in.State.String() + " " + in.Reason); state != shown {
+			show("")
 			fmt.Fprintf(a.stderr, "%s: %s\n", id, state)
 			shown = state
 		}
+		show(fmt.Sprintf("%s of at most %s", time.Since(begun).Round(time.Second), limit))
 	}
+}
+
+// passingLine writes a line at a terminal over the one that it wrote before; empty removes it.
+func passingLine(terminal io.Writer) func(string) {
+	return func(text string) { fmt.Fprintf(terminal, "\r\x1b[K%s", text) }
 }
 
 func (a *app) routeCommand() *cobra.Command {

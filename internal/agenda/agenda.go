@@ -29,6 +29,10 @@ type Config struct {
 	Services map[string]*tenement.Service
 	Host     func(id tenement.InstanceID) string
 
+	// Lines are the cron lines of an instance: its own, and those of its service that it has
+	// no own ones in the place of.
+	Lines func(ctx context.Context, id tenement.InstanceID) ([]tenement.CronLine, error)
+
 	// Note writes a remark about an instance into its log.
 	Note func(id tenement.InstanceID, text string)
 
@@ -129,8 +133,8 @@ func (a *Agenda) doDue(ctx context.Context, wakes *sync.WaitGroup) (next time.Ti
 	return earlier(alarm, cron), err
 }
 
-// poke has Run look again at what is due.
-func (a *Agenda) poke() {
+// Poke has Run look again at what is due.
+func (a *Agenda) Poke() {
 	select {
 	case a.changed <- struct{}{}:
 	default:
@@ -165,6 +169,12 @@ func (a *Agenda) ringDue(ctx context.Context, wakes *sync.WaitGroup) error {
 			if len(a.full) == cap(a.full) {
 				return errFull
 			}
+			if line, ok := alarm.CronLine(); ok {
+				if err := a.runOwn(ctx, alarm, line); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := a.Store.PutOff(ctx, alarm, time.Now().Add(alarmClaim)); err != nil {
 				return err
 			}
@@ -180,7 +190,7 @@ func (a *Agenda) ringDue(ctx context.Context, wakes *sync.WaitGroup) error {
 // leave gives back a place among those under way, for which something may wait.
 func (a *Agenda) leave() {
 	<-a.full
-	a.poke()
+	a.Poke()
 }
 
 // ring wakes one instance, or notes when that is tried again.
@@ -202,7 +212,7 @@ func (a *Agenda) ring(ctx context.Context, alarm store.Alarm) {
 	default:
 		log.Warn("its alarm could not wake it; tried again", "error", err)
 		err = a.Store.PutOff(ctx, alarm, time.Now().Add(max(retryAfter(err), alarmRetry)))
-		a.poke()
+		a.Poke()
 	}
 	if err != nil {
 		log.Error("note what became of an alarm", "error", err)

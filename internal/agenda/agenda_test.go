@@ -49,6 +49,7 @@ type world struct {
 	fails  error         // of Acquire
 	answer time.Duration // how long a request takes
 	held   int
+	own    map[tenement.InstanceID][]tenement.CronLine
 }
 
 func simulate(t *testing.T, lines []tenement.CronLine, test func(w *world)) {
@@ -85,6 +86,7 @@ func (w *world) start() {
 		SetBusy:   func(context.Context, tenement.InstanceID, time.Time) error { return nil },
 		BusyUntil: func(tenement.InstanceID) time.Time { return time.Time{} },
 		Host:      func(id tenement.InstanceID) string { return id.Name + ".test" },
+		Lines:     w.lines,
 		Note:      func(id tenement.InstanceID, text string) { w.note(id, text) },
 		Log:       slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 	})
@@ -292,7 +294,7 @@ func (w *world) alarm(id tenement.InstanceID, name string, in time.Duration) {
 	if err := w.Store.SetAlarm(w.t.Context(), id, name, time.Now().Add(in)); err != nil {
 		w.t.Fatal(err)
 	}
-	w.poke()
+	w.Poke()
 }
 
 // alarms counts those that are set.

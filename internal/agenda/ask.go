@@ -163,10 +163,12 @@ func (a *Agenda) state(ctx context.Context, id tenement.InstanceID) (state, erro
 	for _, alarm := range list {
 		now.Alarms = append(now.Alarms, alarmState{alarm.Name, alarm.At})
 	}
-	if service := (*a.services.Load())[id.Service]; service != nil {
-		for _, c := range service.Cron {
-			now.Cron = append(now.Cron, cronState{c.Name, c.Schedule, c.Path, c.Times.Next(time.Now())})
-		}
+	if err != nil {
+		return now, err
+	}
+	lines, err := a.Lines(ctx, id)
+	for _, c := range lines {
+		now.Cron = append(now.Cron, cronState{c.Name, c.Schedule, c.Path, c.Times.Next(time.Now())})
 	}
 	return now, err
 }
@@ -197,7 +199,7 @@ func (a *Agenda) setAlarm(ctx context.Context, id tenement.InstanceID, r *http.R
 	if err := a.Store.SetAlarm(ctx, id, name, at); err != nil {
 		return err
 	}
-	a.poke()
+	a.Poke()
 	return nil
 }
 

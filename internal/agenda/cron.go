@@ -14,7 +14,8 @@ import (
 
 // A cron line is run on every instance of its service, one after the other in the order of
 // their names, spread over a time. How far it has come is one row, and in memory one line:
-// instances that sleep cost nothing, whether or not they are due.
+// instances that sleep cost nothing, whether or not they are due. A line that one instance has
+// of its own is an alarm that is set anew before each run (own.go).
 
 const (
 	// catchUp is how late a run that was missed is made good, once, however many were missed:
@@ -55,7 +56,7 @@ type runKey struct {
 // Reconfigure puts other services in the place of those before. What is under way goes on.
 func (a *Agenda) Reconfigure(services map[string]*tenement.Service) {
 	a.services.Store(&services)
-	a.poke()
+	a.Poke()
 }
 
 // readLines takes up the lines of the configuration in force. One that is new, or has other
@@ -118,11 +119,16 @@ func (l *line) due(now time.Time) time.Time {
 	if !l.progress.Done {
 		return l.next
 	}
-	from := l.progress.Slot
-	if earliest := now.Add(-catchUp); from.Before(earliest) {
-		from = earliest
+	return upcoming(l.Times, l.progress.Slot, now)
+}
+
+// upcoming is the first of the times after one that is not too late to be made good, which
+// may be past; zero: never.
+func upcoming(times tenement.Times, after, now time.Time) time.Time {
+	if earliest := now.Add(-catchUp); after.Before(earliest) {
+		after = earliest
 	}
-	return l.Times.Next(from)
+	return times.Next(after)
 }
 
 // advance runs the line on as many instances as are due.
@@ -192,8 +198,12 @@ func (a *Agenda) runSome(ctx context.Context, l *line, now time.Time) (more bool
 	if err != nil {
 		return false, err
 	}
+	var own map[string]bool
 	if len(rows) > 0 {
 		p.Reached = rows[len(rows)-1].ID.Name
+		if own, err = a.Store.WithSetting(ctx, p.Service, CronSetting+p.Line, l.progress.Reached, p.Reached); err != nil {
+			return false, err
+		}
 	}
 	p.Done = len(rows) < n
 	if err := a.Store.PutCron(ctx, p); err != nil {
@@ -202,7 +212,7 @@ func (a *Agenda) runSome(ctx context.Context, l *line, now time.Time) (more bool
 	l.progress = p
 	l.next = l.next.Add(time.Duration(len(rows)) * l.pace)
 	for _, row := range rows {
-		if !row.Suspended {
+		if !row.Suspended && !own[row.ID.Name] {
 			a.begin(ctx, l.CronLine, row.ID, p.Slot)
 		}
 	}
@@ -278,12 +288,9 @@ func (a *Agenda) acquirePatiently(ctx context.Context, id tenement.InstanceID) (
 // Wait returns when no run is under way any more.
 func (a *Agenda) Wait() { a.runs.Wait() }
 
-// NextCron is when a line is run next on instances of a service, or begins to be; zero: never.
-func NextCron(s *tenement.Service, now time.Time) (next time.Time) {
-	if s == nil {
-		return next
-	}
-	for _, c := range s.Cron {
+// NextCron is when one of the lines is run next, or begins to be; zero: never.
+func NextCron(lines []tenement.CronLine, now time.Time) (next time.Time) {
+	for _, c := range lines {
 		next = earlier(next, c.Times.Next(now))
 	}
 	return next

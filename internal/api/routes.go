@@ -71,7 +71,7 @@ var routes = []route{
 	{http.MethodGet, instancePath + "/storage", reading, "", "get-instance-storage", "Show where an instance keeps its files", mount((*Server).storage)},
 	{http.MethodGet, instancePath + "/timeline", reading, "", "get-timeline", "What became of an instance in the last hour", mount((*Server).timeline)},
 	{http.MethodGet, instancePath + "/settings", reading, "", "get-settings", "Show what an instance has of its own, over its service's", mount((*Server).settings)},
-	{http.MethodPatch, instancePath + "/settings", adminOnly, "set", "change-settings", "Change what an instance has of its own, from its next start on", mount((*Server).changeSettings)},
+	{http.MethodPatch, instancePath + "/settings", adminOnly, "set", "change-settings", "Change what an instance has of its own, from its next start on, cron lines at once", mount((*Server).changeSettings)},
 	{http.MethodPost, instancePath + "/start", steering, "start", "start", "Start an instance and wait until it is ready", mount(change(Backend.Start))},
 	{http.MethodPost, instancePath + "/stop", steering, "stop", "stop", "Put an instance to sleep; the next request wakes it", mount(change(Backend.Stop))},
 	{http.MethodPost, instancePath + "/restart", adminOnly, "restart", "restart", "End an instance's process and start the next", mount(change(Backend.Restart))},

@@ -16,21 +16,24 @@ type Settings struct {
 	Values  map[string]any      `json:"values" doc:"by key of [service.NAME], such as memory_limit_mb"`
 	Env     map[string]any      `json:"env" doc:"variables of its process; texts are templates, as in the configuration"`
 	Secrets []string            `json:"secrets" nullable:"false" doc:"names of further variables; the values are never shown, and the names to admins only"`
+	Cron    map[string]any      `json:"cron" doc:"by name, as [service.NAME.cron]; false where its service's line of that name is off for it"`
 
 	RestartNeeded bool `json:"restart_needed,omitempty" doc:"in the answer to a change: its process runs with what was before, and its next one will not"`
 }
 
 // SettingsChange is a merge patch (RFC 7396): what it does not name stays, null takes away.
+// A cron line is one value, and changes as a whole.
 type SettingsChange struct {
 	Values  map[string]any `json:"values,omitempty" doc:"by key of [service.NAME], such as memory_limit_mb"`
 	Env     map[string]any `json:"env,omitempty" doc:"variables of its process"`
 	Secrets map[string]any `json:"secrets,omitempty" doc:"variables that are encrypted and never shown"`
+	Cron    map[string]any `json:"cron,omitempty" doc:"cron lines by name, each an object with schedule, path and what else [service.NAME.cron] takes but spread; false switches its service's off for it"`
 }
 
 // String says what changes, and no value.
 func (s SettingsChange) String() string {
 	var names []string
-	for prefix, values := range map[string]map[string]any{"": s.Values, "env ": s.Env, "secret ": s.Secrets} {
+	for prefix, values := range map[string]map[string]any{"": s.Values, "env ": s.Env, "secret ": s.Secrets, "cron ": s.Cron} {
 		for name, value := range values {
 			if value == nil {
 				name += " taken away"
@@ -90,11 +93,16 @@ func (c *Client) ChangeSettings(ctx context.Context, id tenement.InstanceID, cha
 	return s, err
 }
 
-// Has reports whether name is a variable, a secret or a value of its own.
+// Has reports whether name is a variable, a secret or a value of its own, or cron. and the
+// name of such a line.
 func (s Settings) Has(name string) bool {
 	_, isValue := s.Values[name]
 	_, isVariable := s.Env[name]
-	return isValue || isVariable || slices.Contains(s.Secrets, name)
+	line, isCron := strings.CutPrefix(name, "cron.")
+	if isCron {
+		_, isCron = s.Cron[line]
+	}
+	return isValue || isVariable || isCron || slices.Contains(s.Secrets, name)
 }
 
 // Keys are the keys of the values, in order.

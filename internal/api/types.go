@@ -27,7 +27,7 @@ type Instance struct {
 	StartedAt    time.Time           `json:"started_at,omitzero" doc:"start of the present process"`
 	BusyUntil    time.Time           `json:"busy_until,omitzero" doc:"its process has asked not to be put to sleep before"`
 	NextAlarmAt  time.Time           `json:"next_alarm_at,omitzero" doc:"it is woken then, as it has asked; not in lists"`
-	NextCronAt   time.Time           `json:"next_cron_at,omitzero" doc:"a cron line of its service is run then; not in lists"`
+	NextCronAt   time.Time           `json:"next_cron_at,omitzero" doc:"a cron line of its own or of its service is run then; not in lists"`
 	HealthyAt    time.Time           `json:"last_healthy_at,omitzero" doc:"when it was known to be well last, whether or not it sleeps now"`
 	LastActiveAt time.Time           `json:"last_active_at,omitzero" doc:"end of the last request"`
 	CreatedAt    time.Time           `json:"created_at,omitzero"`

@@ -37,19 +37,25 @@ func isZone(s string) bool {
 	return err == nil && s != "" && s != "Local"
 }
 
-// readCron reads [service.NAME.cron]: one line for each name in it.
+// readCron reads [service.NAME.cron].
 func (d *draft) readCron(v value) {
-	for _, item := range v.items {
+	d.service.Cron = d.cronLines("service."+shorten(d.service.Name)+".cron", v.node)
+}
+
+// cronLines reads one line for each name in a table, which messages call label.
+func (d *draft) cronLines(label string, n *node) (lines []tenement.CronLine) {
+	for _, item := range n.items {
 		if !tenement.ValidInstanceName(item.key) {
 			d.mistake(item.keyAt, "1 to 63 of a-z, 0-9, - and _, beginning and ending with a letter or digit", "%s is not a valid name of a cron line", quote(item.key))
 		}
 		if _, ok := d.accept(cronLine, "cron."+shorten(item.key), item); ok {
-			d.readCronLine(item)
+			lines = append(lines, d.cronLine(label+"."+shorten(item.key), item))
 		}
 	}
+	return lines
 }
 
-func (d *draft) readCronLine(n *node) {
+func (d *draft) cronLine(label string, n *node) tenement.CronLine {
 	line := tenement.CronLine{Name: n.key, Zone: cronZone, Method: cronMethod, Spread: cronSpread, Timeout: cronTimeout}
 	rows := []key{
 		{"", "schedule", schedule, func(_ *draft, v value) { line.Schedule = v.text }},
@@ -59,7 +65,7 @@ func (d *draft) readCronLine(n *node) {
 		{"", "spread", length, func(_ *draft, v value) { line.Spread = v.length }},
 		{"", "timeout", longer, func(_ *draft, v value) { line.Timeout = v.length }},
 	}
-	said := d.walk(rows, "service."+shorten(d.service.Name)+".cron."+shorten(n.key), n)
+	said := d.walk(rows, label, n)
 	for _, name := range []string{"schedule", "path"} {
 		if _, ok := said[name]; !ok {
 			d.mistake(n.keyAt, cronLine.hint, "cron line %s has no %s", quote(n.key), name)
@@ -68,7 +74,7 @@ func (d *draft) readCronLine(n *node) {
 	if at := said["schedule"]; at != nil {
 		line.Times = d.readTimes(at, line.Zone)
 	}
-	d.service.Cron = append(d.service.Cron, line)
+	return line
 }
 
 // readTimes reads a schedule, or notes why it cannot be.

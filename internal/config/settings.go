@@ -19,6 +19,10 @@ type Settings struct {
 	Values  map[string]any
 	Env     map[string]any // as [service.NAME.env]: texts, numbers, true and false
 	Secrets []string       // the names of further variables, whose values are kept elsewhere
+
+	// Cron is as [service.NAME.cron]. A line comes in the place of the service's of that
+	// name; false does, too, and is none.
+	Cron map[string]any
 }
 
 // settingKeys are those of a service that one instance may have otherwise.
@@ -49,6 +53,25 @@ func (s Settings) Apply(service *tenement.Service) (*tenement.Service, error) {
 	d.readEnv(value{node: nodes(s.Env)})
 	d.checkSecrets(s)
 	return &own, d.settingsError(service.Name)
+}
+
+// CronLines are those of a service as an instance with s has them. What is refused is as
+// with Apply, and left out.
+func (s Settings) CronLines(service *tenement.Service) ([]tenement.CronLine, error) {
+	lines := slices.DeleteFunc(slices.Clone(service.Cron), func(c tenement.CronLine) bool {
+		_, own := s.Cron[c.Name]
+		return own
+	})
+	own := nodes(s.Cron)
+	own.items = slices.DeleteFunc(own.items, func(n *node) bool { return n.kind == unstable.Bool && n.raw == "false" })
+	d := &draft{source: newSource("", nil)}
+	lines = append(lines, d.cronLines("cron", own)...)
+	for _, n := range own.items {
+		if n.index["spread"] != nil {
+			d.mistake(0, "leave it out", "cron line %s has a spread, and is of one instance, which is asked on time", quote(n.key))
+		}
+	}
+	return slices.DeleteFunc(lines, func(c tenement.CronLine) bool { return c.Times == nil }), d.settingsError(service.Name)
 }
 
 func settingRows() []key {
@@ -98,6 +121,8 @@ func nodeOf(v any) *node {
 		return &node{kind: kind, raw: raw}
 	case []any:
 		return &node{kind: unstable.Array}
+	case map[string]any:
+		return nodes(v)
 	}
 	return newTable("", 0)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -104,5 +105,46 @@ func TestSettingsAreCheckedAsTheFileIs(t *testing.T) {
 	}
 	if err := CheckSecret("TOKEN", "{id} \n ü"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestCronOfAnInstance(t *testing.T) {
+	t.Parallel()
+	service := settled(t, `[service.api.cron]
+nightly = { schedule = "0 3 * * *", path = "/nightly" }
+hourly = { schedule = "@hourly", path = "/hourly" }
+report = { schedule = "@daily", path = "/report" }
+`)
+	lines, err := Settings{Cron: map[string]any{
+		"nightly": map[string]any{"schedule": "0 4 * * *", "path": "/own", "method": "PUT", "timezone": "Europe/Berlin", "timeout": 90.0},
+		"hourly":  false,
+		"mine":    map[string]any{"schedule": "@weekly", "path": "/mine"},
+	}}.CronLines(service)
+	var got []string
+	for _, c := range lines {
+		got = append(got, fmt.Sprintf("%s %s %s %s %s %s %s", c.Name, c.Schedule, c.Zone, c.Method, c.Path, c.Timeout, c.Times.Next(time.Unix(0, 0)).UTC().Format(time.RFC3339)))
+	}
+	want := []string{
+		"report @daily UTC POST /report 1h0m0s 1970-01-02T00:00:00Z",
+		"mine @weekly UTC POST /mine 1h0m0s 1970-01-04T00:00:00Z",
+		"nightly 0 4 * * * Europe/Berlin PUT /own 1m30s 1970-01-01T03:00:00Z",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	if len(service.Cron) != 3 || service.Cron[0].Path != "/nightly" {
+		t.Errorf("the service's are %+v", service.Cron)
+	}
+	lines, err = Settings{Cron: map[string]any{
+		"A": map[string]any{"schedule": "@daily", "path": "/"}, "b": true, "c": map[string]any{"schedule": "61 * * * *"},
+		"d": map[string]any{"schedule": "@daily", "path": "here", "every": "hour"}, "e": map[string]any{"schedule": "@daily", "path": "/", "spread": "5m"},
+	}}.CronLines(service)
+	if len(lines) != 3+3 || tenement.CodeOf(err) != tenement.CodeInvalid {
+		t.Errorf("%d lines, %v", len(lines), err)
+	}
+	for _, want := range []string{`"A" is not a valid name`, "cron.b must be a table", `"c" has no path`, "schedule: ", "path must be", "unknown key \"every\" in [cron.d]", `"e" has a spread`} {
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
 	}
 }

@@ -23,6 +23,7 @@ type wishes struct {
 		Name string
 		At   time.Time
 	}
+	Cron []struct{ Name, Path string }
 }
 
 // alice has her program ask something of the daemon.
@@ -147,26 +148,34 @@ func TestCron(t *testing.T) {
 	begun := time.Now()
 	s = buildIn(t, dir, text)
 	for _, name := range []string{"api:alice", "api:bob"} {
-		var lines []api.LogLine
-		deadline, tick := timeout(t, 3*time.Minute), time.NewTicker(50*time.Millisecond)
-		defer tick.Stop()
-		for len(lines) == 0 {
-			<-tick.C // the minute may have just begun
-			var err error
-			if lines, err = s.api.Logs(deadline, api.LogOptions{Instance: id(t, name), Search: "cron"}); err != nil {
-				t.Fatalf("no run of %s: %v", name, err)
-			}
+		run := s.awaitCron(name)
+		if !strings.HasPrefix(run.Text, "tenement: cron every: POST /headers: 200 OK, after ") {
+			t.Errorf("%s: %q", name, run.Text)
 		}
-		if text := lines[0].Text; !strings.HasPrefix(text, "tenement: cron every: POST /headers: 200 OK, after ") {
-			t.Errorf("%s: %q", name, text)
-		}
-		if lines[0].At.Before(begun.Truncate(time.Minute).Add(time.Minute)) {
-			t.Errorf("%s was asked at %v, before the next minute after %v", name, lines[0].At, begun)
+		if run.At.Before(begun.Truncate(time.Minute).Add(time.Minute)) {
+			t.Errorf("%s was asked at %v, before the next minute after %v", name, run.At, begun)
 		}
 		s.until(name, tenement.Asleep)
 	}
 	if st := s.instance("other:carol"); !st.HealthyAt.IsZero() || !st.NextCronAt.IsZero() {
 		t.Errorf("carol, who has no cron line, is %+v", st)
+	}
+}
+
+// awaitCron waits for the first run of a cron line on an instance, and gives its outcome.
+func (s *site) awaitCron(name string) api.LogLine {
+	s.t.Helper()
+	deadline, tick := timeout(s.t, 3*time.Minute), time.NewTicker(50*time.Millisecond)
+	defer tick.Stop()
+	for {
+		<-tick.C // the minute may have just begun
+		lines, err := s.api.Logs(deadline, api.LogOptions{Instance: id(s.t, name), Search: "cron"})
+		if err != nil {
+			s.t.Fatalf("no run of %s: %v", name, err)
+		}
+		if len(lines) > 0 {
+			return lines[0]
+		}
 	}
 }
 
@@ -191,5 +200,51 @@ func TestCronHeaderIsOurs(t *testing.T) {
 		if err != nil || strings.Contains(string(body), "nightly") || !strings.Contains(string(body), "alice.api.localhost") {
 			t.Errorf("the program sees %s, %v", body, err)
 		}
+	}
+}
+
+// TestCronOfAnInstance: a line of its own comes in the place of its service's, under whichever
+// daemon there is, and goes with it.
+func TestCronOfAnInstance(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	text := settings + service("api", "health = '/health'\nidle_timeout = '300ms'\n[service.api.cron]\nyearly = { schedule = '@yearly', path = '/headers' }")
+	s := buildIn(t, dir, text)
+	s.spawn("api:alice", "api:bob")
+	yearly := s.instance("api:bob").NextCronAt
+	got := s.set("api:alice", api.SettingsChange{Cron: map[string]any{"yearly": map[string]any{"schedule": "* * * * *", "path": "/env", "method": "GET"}}})
+	if got.RestartNeeded || len(got.Cron) != 1 {
+		t.Errorf("answered %+v", got)
+	}
+	if next := s.instance("api:alice").NextCronAt; time.Until(next) > time.Minute || yearly.IsZero() {
+		t.Errorf("the next runs are at %v and %v", next, yearly)
+	}
+	if w := s.aliceWishes("GET", "/"); len(w.Alarms) != 0 || len(w.Cron) != 1 || w.Cron[0].Path != "/env" {
+		t.Errorf("she is told %+v", w)
+	}
+	s.until("api:alice", tenement.Asleep)
+	s.stop()
+
+	begun := time.Now()
+	s = buildIn(t, dir, text)
+	run := s.awaitCron("api:alice")
+	if !strings.HasPrefix(run.Text, "tenement: cron yearly: GET /env: 200 OK, after ") || run.At.Before(begun.Truncate(time.Minute)) {
+		t.Errorf("%v: %q", run.At, run.Text)
+	}
+
+	s.set("api:alice", api.SettingsChange{Cron: map[string]any{"yearly": false}})
+	if next := s.instance("api:alice").NextCronAt; !next.IsZero() {
+		t.Errorf("off, it is run next at %v", next)
+	}
+	s.set("api:alice", api.SettingsChange{Cron: map[string]any{"yearly": nil, "own": map[string]any{"schedule": "@hourly", "path": "/"}}})
+	if next := s.instance("api:alice").NextCronAt; time.Until(next) > time.Hour {
+		t.Errorf("the next run is at %v", next)
+	}
+	if err := s.api.Delete(t.Context(), id(t, "api:alice"), false); err != nil {
+		t.Fatal(err)
+	}
+	s.spawn("api:alice")
+	if next := s.instance("api:alice").NextCronAt; !next.Equal(yearly) {
+		t.Errorf("of the instance that was deleted, %v", next)
 	}
 }

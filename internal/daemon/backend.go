@@ -51,7 +51,11 @@ func (b *backend) Instance(ctx context.Context, id tenement.InstanceID) (tenemen
 		st = b.status(row)
 	}
 	st = registered(st, row)
-	st.NextCron = agenda.NextCron(b.daemon.config().Services[id.Service], time.Now())
+	lines, err := b.cronLines(ctx, id)
+	if err != nil {
+		return st, err
+	}
+	st.NextCron = agenda.NextCron(lines, time.Now())
 	alarms, err := b.store.Alarms(ctx, id)
 	if len(alarms) > 0 {
 		st.NextAlarm = alarms[0].At

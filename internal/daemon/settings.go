@@ -8,22 +8,25 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"tenement"
+	"tenement/internal/agenda"
 	"tenement/internal/api"
 	"tenement/internal/config"
 )
 
-// What the registry calls an instance's settings: the values by their key, and the
-// variables by their name behind one of these. All but secrets are JSON.
+// What the registry calls an instance's settings: the values by their key, and variables
+// and cron lines by their name behind one of these. All but secrets are JSON.
 const (
 	envKey    = "env."
 	secretKey = "secret."
+	cronKey   = agenda.CronSetting
 )
 
 // settings is what id has of its own, and its secrets as they are kept.
 func (t *tenancy) settings(ctx context.Context, id tenement.InstanceID) (config.Settings, map[string][]byte, error) {
-	own := config.Settings{Values: map[string]any{}, Env: map[string]any{}, Secrets: []string{}}
+	own := config.Settings{Values: map[string]any{}, Env: map[string]any{}, Secrets: []string{}, Cron: map[string]any{}}
 	sealed := map[string][]byte{}
 	kept, err := t.store.Settings(ctx, id)
 	if err != nil {
@@ -37,6 +40,8 @@ func (t *tenancy) settings(ctx context.Context, id tenement.InstanceID) (config.
 		into := own.Values
 		if name, ok := strings.CutPrefix(key, envKey); ok {
 			into, key = own.Env, name
+		} else if name, ok := strings.CutPrefix(key, cronKey); ok {
+			into, key = own.Cron, name
 		}
 		var value any
 		if err := json.Unmarshal(text, &value); err != nil {
@@ -81,13 +86,32 @@ func (t *tenancy) open(id tenement.InstanceID, sealed map[string][]byte) (map[st
 	return opened, nil
 }
 
+// cronLines are those that are run on id: its own, and its service's that it has no own ones
+// in the place of.
+func (t *tenancy) cronLines(ctx context.Context, id tenement.InstanceID) ([]tenement.CronLine, error) {
+	own, _, err := t.settings(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	service := t.daemon.config().Services[id.Service]
+	if service == nil {
+		service = &tenement.Service{Name: id.Service}
+	}
+	return own.CronLines(service)
+}
+
+// shownSettings is own as the API shows it.
+func shownSettings(id tenement.InstanceID, own config.Settings) api.Settings {
+	return api.Settings{ID: id, Values: own.Values, Env: own.Env, Secrets: own.Secrets, Cron: own.Cron}
+}
+
 // Settings implements [api.Backend].
 func (b *backend) Settings(ctx context.Context, id tenement.InstanceID) (api.Settings, error) {
 	if _, err := b.row(ctx, id); err != nil {
 		return api.Settings{}, err
 	}
 	own, _, err := b.settings(ctx, id)
-	return api.Settings{ID: id, Values: own.Values, Env: own.Env, Secrets: own.Secrets}, err
+	return shownSettings(id, own), err
 }
 
 // ChangeSettings implements [api.Backend]. What is checked is what they come to.
@@ -105,20 +129,54 @@ func (b *backend) ChangeSettings(ctx context.Context, id tenement.InstanceID, ch
 		return api.Settings{}, err
 	}
 	rows := map[string][]byte{}
-	if err := errors.Join(merge(own.Values, change.Values, "", rows), merge(own.Env, change.Env, envKey, rows)); err != nil {
+	if err := errors.Join(merge(own.Values, change.Values, "", rows), merge(own.Env, change.Env, envKey, rows), merge(own.Cron, change.Cron, cronKey, rows)); err != nil {
 		return api.Settings{}, err
 	}
 	if own.Secrets, err = b.mergeSecrets(own.Secrets, change.Secrets, rows); err != nil {
 		return api.Settings{}, err
 	}
-	if _, err := own.Apply(b.daemon.config().Services[id.Service]); err != nil {
+	service := b.daemon.config().Services[id.Service]
+	_, err = own.Apply(service)
+	lines, cronErr := own.CronLines(service)
+	if err := errors.Join(err, cronErr, checkOff(service, change.Cron)); err != nil {
 		return api.Settings{}, err
 	}
-	if err := b.store.PutSettings(ctx, id, rows); err != nil {
+	if err := b.store.PutSettings(ctx, id, rows, nextRuns(lines, change.Cron)); err != nil {
 		return api.Settings{}, err
 	}
+	b.agenda.Poke()
+	answer := shownSettings(id, own)
 	st, err := b.Instance(ctx, id)
-	return api.Settings{ID: id, Values: own.Values, Env: own.Env, Secrets: own.Secrets, RestartNeeded: st.State.HasProcess()}, err
+	answer.RestartNeeded = st.State.HasProcess() && len(change.Values)+len(change.Env)+len(change.Secrets) > 0
+	return answer, err
+}
+
+// checkOff wants lines that are switched off to be the service's: all else is a slip.
+func checkOff(service *tenement.Service, change map[string]any) error {
+	for name, value := range change {
+		if value == false && !slices.ContainsFunc(service.Cron, func(c tenement.CronLine) bool { return c.Name == name }) {
+			return &tenement.Error{
+				Code: tenement.CodeInvalid, Op: "switch a cron line off", Err: fmt.Errorf("%s has none of the name %q", service.Name, name),
+				Hint: "one of the instance's own is taken away: --unset " + cronKey + "NAME",
+			}
+		}
+	}
+	return nil
+}
+
+// nextRuns is when the lines that are changed are run next, of those that are taken away or
+// off the zero time.
+func nextRuns(lines []tenement.CronLine, change map[string]any) map[string]time.Time {
+	next := map[string]time.Time{}
+	for name := range change {
+		next[name] = time.Time{}
+	}
+	for _, c := range lines {
+		if value := change[c.Name]; value != nil && value != false {
+			next[c.Name] = c.Times.Next(time.Now())
+		}
+	}
+	return next
 }
 
 // merge changes values, and notes the rows in which that is kept.

@@ -152,6 +152,8 @@ func TestSettingsAreRefused(t *testing.T) {
 		"a number":  {Secrets: map[string]any{"TOKEN": 5}},
 		"bounds":    {Values: map[string]any{"pids_limit": -5}, Secrets: map[string]any{"TOKEN": hunter2}},
 		"unknown":   {Values: map[string]any{"isolation": "process"}},
+		"cron":      {Env: map[string]any{"GOOD": "1"}, Cron: map[string]any{"a": map[string]any{"schedule": "hourly", "path": "/"}}},
+		"no line":   {Cron: map[string]any{"a": false}},
 		"is secret": {Env: map[string]any{"X": hunter2}, Secrets: map[string]any{"X": hunter2}},
 	} {
 		_, err := s.api.ChangeSettings(t.Context(), alice, change)
@@ -159,7 +161,7 @@ func TestSettingsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := must(s.api.Settings(t.Context(), alice)); len(got.Env)+len(got.Values)+len(got.Secrets) != 0 {
+	if got := must(s.api.Settings(t.Context(), alice)); len(got.Env)+len(got.Values)+len(got.Secrets)+len(got.Cron) != 0 {
 		t.Errorf("something was set: %+v", got)
 	}
 	_, err := s.api.ChangeSettings(t.Context(), id(t, "api:nobody"), api.SettingsChange{Env: map[string]any{"A": "1"}})

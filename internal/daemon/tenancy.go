@@ -233,6 +233,7 @@ func (t *tenancy) newAgenda() *agenda.Agenda {
 		Host: func(id tenement.InstanceID) string {
 			return id.Name + "." + id.Service + "." + t.daemon.config().Domain
 		},
+		Lines: t.cronLines,
 		Note: func(id tenement.InstanceID, text string) {
 			t.daemon.Log.Info("instance", "instance", id, "event", text)
 			if !t.given.Load() { // else its log is the other daemon's

@@ -5,12 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tenement"
 )
 
-// Alarm is when an instance is to be woken, at its own wish.
+// Alarm is when an instance is to be woken: at its own wish, or for a cron line of its own.
 type Alarm struct {
 	ID   tenement.InstanceID
 	Name string    // unlike those of the instance's other alarms
@@ -18,10 +19,20 @@ type Alarm struct {
 	Due  time.Time // when it is next to be attempted
 }
 
-// MaxAlarms is how many alarms one instance can have.
+// MaxAlarms is how many alarms one instance can set.
 const MaxAlarms = 16
 
-const alarmColumns = "service, name, label, at, due"
+// cronLabel stands before the name of a cron line. The name of no alarm that a program sets
+// has a space.
+const cronLabel = "cron "
+
+// CronLine is the name of the cron line that the alarm is for; ok is false if it is for none.
+func (a Alarm) CronLine() (name string, ok bool) { return strings.CutPrefix(a.Name, cronLabel) }
+
+const (
+	alarmColumns = "service, name, label, at, due"
+	wished       = "label NOT LIKE '" + cronLabel + "%'"
+)
 
 // SetAlarm has id woken at a time, in the place of its alarm of that name if it has one.
 // It is CodeNotFound if id is not registered, and CodeFull if it has MaxAlarms others.
@@ -29,7 +40,7 @@ func (s *Store) SetAlarm(ctx context.Context, id tenement.InstanceID, name strin
 	op := "set an alarm of " + id.String()
 	return s.wrote(ctx, op, s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var others int
-		err := tx.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM alarms WHERE service = ?1 AND name = ?2 AND label <> ?3)"+
+		err := tx.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM alarms WHERE service = ?1 AND name = ?2 AND label <> ?3 AND "+wished+")"+
 			" FROM instances WHERE service = ?1 AND name = ?2", id.Service, id.Name, name).Scan(&others)
 		if err != nil {
 			return err
@@ -63,9 +74,22 @@ func (s *Store) PutOff(ctx context.Context, a Alarm, due time.Time) error {
 	return s.wrote(ctx, "put off an alarm of "+a.ID.String(), err)
 }
 
-// Alarms lists those of one instance, the earliest first.
+// Move has an alarm be due at another time, unless it was set anew or taken away meanwhile:
+// moved is false then.
+func (s *Store) Move(ctx context.Context, a Alarm, at time.Time) (moved bool, err error) {
+	op := "move an alarm of " + a.ID.String()
+	result, err := s.write.ExecContext(ctx, "UPDATE alarms SET at = ?, due = ? WHERE service = ? AND name = ? AND label = ? AND at = ?",
+		nanos(at), nanos(at), a.ID.Service, a.ID.Name, a.Name, nanos(a.At))
+	if err != nil {
+		return false, s.wrote(ctx, op, err)
+	}
+	n, err := result.RowsAffected()
+	return n > 0, s.wrote(ctx, op, err)
+}
+
+// Alarms lists those that one instance has set, the earliest first.
 func (s *Store) Alarms(ctx context.Context, id tenement.InstanceID) ([]Alarm, error) {
-	return s.alarms(ctx, "WHERE service = ? AND name = ? ORDER BY at, label", id.Service, id.Name)
+	return s.alarms(ctx, "WHERE service = ? AND name = ? AND "+wished+" ORDER BY at, label", id.Service, id.Name)
 }
 
 // DueAlarms lists at most limit of those that are due, the longest due first.

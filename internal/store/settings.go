@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"tenement"
 )
@@ -37,8 +38,9 @@ func (s *Store) Settings(ctx context.Context, id tenement.InstanceID) (map[strin
 }
 
 // PutSettings changes all of the settings that are named, or none; a nil value takes one
-// away. They go with the instance. It is CodeNotFound if id is not registered.
-func (s *Store) PutSettings(ctx context.Context, id tenement.InstanceID, changes map[string][]byte) error {
+// away. With them goes when cron lines of its own are next due, by their name; the zero time
+// is never. All that goes with the instance. It is CodeNotFound if id is not registered.
+func (s *Store) PutSettings(ctx context.Context, id tenement.InstanceID, changes map[string][]byte, due map[string]time.Time) error {
 	return s.wrote(ctx, "keep settings of "+id.String(), s.durable(s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var known int
 		if err := tx.QueryRowContext(ctx, "SELECT 1 FROM instances WHERE service = ? AND name = ?", id.Service, id.Name).Scan(&known); err != nil {
@@ -47,6 +49,11 @@ func (s *Store) PutSettings(ctx context.Context, id tenement.InstanceID, changes
 		for key, value := range changes {
 			if err := putSetting(ctx, tx, id, key, value); err != nil {
 				return fmt.Errorf("%s: %w", key, err)
+			}
+		}
+		for line, at := range due {
+			if err := putDue(ctx, tx, id, cronLabel+line, at); err != nil {
+				return fmt.Errorf("cron line %s: %w", line, err)
 			}
 		}
 		return nil
@@ -60,4 +67,33 @@ func putSetting(ctx context.Context, tx *sql.Tx, id tenement.InstanceID, key str
 	}
 	_, err := tx.ExecContext(ctx, query, args...)
 	return err
+}
+
+func putDue(ctx context.Context, tx *sql.Tx, id tenement.InstanceID, label string, at time.Time) error {
+	query, args := "DELETE FROM alarms WHERE service = ? AND name = ? AND label = ?", []any{id.Service, id.Name, label}
+	if !at.IsZero() {
+		query = "INSERT OR REPLACE INTO alarms (" + alarmColumns + ") VALUES (?, ?, ?, ?, ?)"
+		args = append(args, nanos(at), nanos(at))
+	}
+	_, err := tx.ExecContext(ctx, query, args...)
+	return err
+}
+
+// WithSetting are the names of a service's instances after one and up to another, in the
+// order of names, that have a setting of their own.
+func (s *Store) WithSetting(ctx context.Context, service, key, after, last string) (map[string]bool, error) {
+	op := "look for settings in " + service
+	rows, err := s.read.QueryContext(ctx, "SELECT name FROM settings WHERE service = ? AND name > ? AND name <= ? AND key = ?", service, after, last, key)
+	if err != nil {
+		return nil, failure(op, err)
+	}
+	list, err := collect(rows, func(r row) (name string, err error) {
+		err = r.Scan(&name)
+		return name, err
+	})
+	found := make(map[string]bool, len(list))
+	for _, name := range list {
+		found[name] = true
+	}
+	return found, failure(op, err)
 }

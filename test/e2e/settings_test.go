@@ -21,7 +21,7 @@ func TestSettingsDocument(t *testing.T) {
 		Replace(block(t, "docs/settings.md", "sh", "ten set api:alice"))
 	out := d.shell(script)
 	for _, want := range []string{
-		"it holds from its next start on", "hint: it is awake and has what was before", "it holds now: it was restarted",
+		"it holds from its next start on", "it holds from now on", "cron nightly", "0 3 * * * /jobs/nightly", "hint: it is awake and has what was before", "it holds now: it was restarted",
 		"env GREETING", "hello {id}", "secret STRIPE_KEY", "(secret)", "idle_timeout", "10m",
 	} {
 		if !strings.Contains(out, want) {
@@ -45,7 +45,9 @@ func TestSettingsDocument(t *testing.T) {
 		t.Errorf("of the file: %q", got)
 	}
 	for _, wrong := range [][]string{
-		{"set", "notes:alice"}, {"set", "notes:alice", "PORT=1"}, {"set", "notes:alice", "--unset", "NONE"}, {"set", "notes:alice", "--pids", "many"}, {"set", "notes:nobody", "A=1"},
+		{"set", "notes:alice"}, {"set", "notes:alice", "PORT=1"}, {"set", "notes:alice", "--unset", "NONE"}, {"set", "notes:alice", "--unset", "cron.none"},
+		{"set", "notes:alice", "--cron", "nightly"}, {"set", "notes:alice", "--cron", "nightly=0 3 * * *"}, {"set", "notes:alice", "--cron", "other=off"},
+		{"set", "notes:alice", "--cron", "nightly=0 3 * * * / a=b"}, {"set", "notes:alice", "--pids", "many"}, {"set", "notes:nobody", "A=1"},
 	} {
 		if out, err := d.tryCommand(wrong...); err == nil || !strings.Contains(out, "error: ") {
 			t.Errorf("ten %s: %v, %s", strings.Join(wrong, " "), err, out)

@@ -14,7 +14,13 @@ const keys = [
 ];
 const nameOf = Object.fromEntries(keys);
 
-const kinds = { values: 'setting', env: 'variable', secrets: 'secret' };
+const kinds = { values: 'setting', env: 'variable', secrets: 'secret', cron: 'cron line' };
+
+/** A cron line as `ten set` takes it; false is one of its service's that is off. */
+const lineOf = (line) => {
+  const { schedule, path, ...more } = line;
+  return line ? [schedule, path, ...Object.entries(more).map(([key, value]) => `${key}=${value}`)].join(' ') : 'off';
+};
 
 export function Settings({ id }) {
   const [own, setOwn] = useState(null);
@@ -38,6 +44,7 @@ export function Settings({ id }) {
     ...Object.entries(own.values).map(([name, value]) => ['values', name, String(value)]),
     ...Object.entries(own.env).map(([name, value]) => ['env', name, String(value)]),
     ...own.secrets.map((name) => ['secrets', name, '••••••']),
+    ...Object.entries(own.cron).map(([name, line]) => ['cron', name, lineOf(line)]),
   ] : [];
 
   return html`
