@@ -358,7 +358,7 @@ func TestProgressIsShownWhenItTakesLong(t *testing.T) {
 		some := make([]byte, 1<<20)
 		for range 10 {
 			_, _ = p.Write(some)
-			time.Sleep(progressAfter / 8)
+			<-time.After(progressAfter / 8)
 		}
 		if want := "\r9.0 MB copied\x1b[K"; !strings.Contains(out.String(), "copied") || strings.Count(out.String(), "\r") > 2 {
 			t.Errorf("%q, want something like %q", out.String(), want)
@@ -368,7 +368,7 @@ func TestProgressIsShownWhenItTakesLong(t *testing.T) {
 			t.Errorf("it is left: %q", out.String())
 		}
 		silent := &progress{began: time.Now()}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		_, _ = silent.Write(some)
 		silent.done()
 	})

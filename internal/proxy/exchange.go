@@ -187,7 +187,7 @@ func (x *exchange) attempt(ctx context.Context, out *http.Request) (res *http.Re
 		req.Body = body
 	}
 
-	x.trace.Sends(req.Header)
+	x.trace.Sends(req.Header) //nolint:contextcheck // it has its own, from where the trace began
 	patience.start()
 	res, err = x.lease.Transport().RoundTrip(req)
 	if late := patience.end(); late && err == nil {

@@ -70,16 +70,16 @@ func (b *Sandbox) runWithin(ctx context.Context, s Spec, p *hostProcess) (*Job, 
 	}
 	j := &Job{
 		pid: pid,
-		wait: func() tenement.Exit {
-			status, err := conn.waitFor(context.Background(), pid) //nolint:forbidigo // for as long as it lives
+		wait: func() tenement.Exit { //nolint:contextcheck // for as long as it lives
+			status, err := conn.waitFor(context.Background(), pid) //nolint:forbidigo // as above
 			conn.close()                                           // which the sandbox waits for at its own end
 			if err != nil {
 				status = syscall.WaitStatus(unix.SIGKILL) // as all that was in it
 			}
 			return exitOf(status)
 		},
-		signal: func(sig syscall.Signal) error { return tell(socket, sig, pid, toGroup) },
-		keys:   func(sig syscall.Signal) error { return tell(socket, sig, pid, toForeground) },
+		signal: func(sig syscall.Signal) error { return tell(socket, sig, pid, toGroup) },      //nolint:contextcheck // whoever signals has none
+		keys:   func(sig syscall.Signal) error { return tell(socket, sig, pid, toForeground) }, //nolint:contextcheck // as above
 		leave:  func() error { return nil },
 	}
 	return j.start(), nil

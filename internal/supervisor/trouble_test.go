@@ -101,7 +101,7 @@ func TestTroubleOfStorage(t *testing.T) {
 		pass(storagePace)
 		const full = "alice quota: it has stored 1.0 MiB"
 		o.wants(t, full)
-		w.refusal(alice)
+		_ = w.refusal(alice)
 		o.wants(t, full, full)
 	}, o.option(), withQuota())
 }

@@ -63,7 +63,7 @@ type sender struct {
 func (s *sender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.ended, cancel)()
+	defer context.AfterFunc(s.ended, cancel)() //nolint:contextcheck // it ends with either
 	err := s.SpanExporter.ExportSpans(ctx, spans)
 	s.waiting.Add(-int64(len(spans)))
 	if err != nil {

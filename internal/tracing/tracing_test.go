@@ -55,7 +55,7 @@ func (r *recorder) spans(t *testing.T) tracetest.SpanStubs {
 func attributesOf(s tracetest.SpanStub) map[string]string {
 	m := map[string]string{}
 	for _, a := range s.Attributes {
-		m[string(a.Key)] = a.Value.Emit()
+		m[string(a.Key)] = a.Value.String()
 	}
 	return m
 }
