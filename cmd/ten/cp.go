@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"tenement"
 	"tenement/internal/api"
@@ -333,9 +332,4 @@ func (l *firstLine) Write(text []byte) (int, error) {
 		l.to = nil
 	}
 	return len(text), nil
-}
-
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

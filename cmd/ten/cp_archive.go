@@ -288,3 +288,24 @@ func (l link) stays() bool {
 	}
 	return !path.IsAbs(l.target) && filepath.IsLocal(path.Join(path.Dir(l.name), l.target))
 }
+
+// notCopied names what a copy has left out; of many the first.
+type notCopied struct {
+	to    io.Writer
+	count int
+}
+
+func (n *notCopied) add(path, why string) {
+	const named = 20
+	if n.count++; n.count <= named {
+		fmt.Fprintf(n.to, "not copied: %s: %s\n", visible(path), why)
+	}
+}
+
+// failure is nil if all was copied.
+func (n *notCopied) failure() error {
+	if n.count == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of what was to be copied was left out", n.count)
+}

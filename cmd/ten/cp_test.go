@@ -354,13 +354,13 @@ func TestProgressIsShownWhenItTakesLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		p := &progress{to: &out, began: time.Now()}
+		p := &progress{line: &passingLine{&out}, began: time.Now()}
 		some := make([]byte, 1<<20)
 		for range 10 {
 			_, _ = p.Write(some)
 			<-time.After(progressAfter / 8)
 		}
-		if want := "\r9.0 MB copied\x1b[K"; !strings.Contains(out.String(), "copied") || strings.Count(out.String(), "\r") > 2 {
+		if want := "\r\x1b[K9.0 MB copied"; !strings.Contains(out.String(), "copied") || strings.Count(out.String(), "\r") > 2 {
 			t.Errorf("%q, want something like %q", out.String(), want)
 		}
 		p.done()

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"tenement"
 	"tenement/internal/api"
@@ -75,11 +72,8 @@ const watchInterval = 500 * time.Millisecond
 // watch does work and meanwhile says on standard error which states id goes through, and at
 // a terminal how much of its time is gone.
 func (a *app) watch(ctx context.Context, client *api.Client, id tenement.InstanceID, limit time.Duration, work func(context.Context) error) error {
-	begun, show := time.Now(), func(string) {}
-	if file, ok := a.stderr.(*os.File); ok && !a.json && term.IsTerminal(int(file.Fd())) {
-		show = passingLine(file)
-	}
-	defer show("")
+	begun, line := time.Now(), a.passingLine()
+	defer line.show("")
 	done := make(chan struct{})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -100,17 +94,12 @@ func (a *app) watch(ctx context.Context, client *api.Client, id tenement.Instanc
 			continue // not registered yet; whatever else is wrong, work will say
 		}
 		if state := visible(in.State.String() + " " + in.Reason); state != shown {
-			show("")
+			line.show("")
 			fmt.Fprintf(a.stderr, "%s: %s\n", id, state)
 			shown = state
 		}
-		show(fmt.Sprintf("%s of at most %s", time.Since(begun).Round(time.Second), limit))
+		line.show(fmt.Sprintf("%s of at most %s", time.Since(begun).Round(time.Second), limit))
 	}
-}
-
-// passingLine writes a line at a terminal over the one that it wrote before; empty removes it.
-func passingLine(terminal io.Writer) func(string) {
-	return func(text string) { fmt.Fprintf(terminal, "\r\x1b[K%s", text) }
 }
 
 func (a *app) routeCommand() *cobra.Command {
