@@ -237,7 +237,7 @@ type deployAsked struct {
 }
 
 func (b *fakeBackend) Settings(_ context.Context, id tenement.InstanceID) (Settings, error) {
-	return Settings{ID: id, Values: map[string]any{"memory_limit_mb": 512}, Env: map[string]any{"A": "1"}, Secrets: []string{"TOKEN"}}, b.find(id)
+	return Settings{ID: id, Values: map[string]any{"memory_limit_mb": 512}, Env: map[string]any{"A": "1"}, Secrets: []string{"TOKEN"}, Cron: map[string]any{"nightly": false}}, b.find(id)
 }
 
 func (b *fakeBackend) ChangeSettings(ctx context.Context, id tenement.InstanceID, change SettingsChange) (Settings, error) {
