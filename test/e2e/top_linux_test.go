@@ -86,17 +86,25 @@ var sequence = regexp.MustCompile(`\x1b\[[0-9;:?<=>]*[ -/]*[@-~]|\x1b\][^\x07\x1
 // that move the cursor instead of blanks.
 func (s *sitting) sees(words ...string) {
 	s.t.Helper()
+	s.looks("the screen has "+strings.Join(words, ", "), func(text string) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(text, word) })
+	})
+}
+
+// looks waits until the screen is as wanted.
+func (s *sitting) looks(wanted string, is func(text string) bool) {
+	s.t.Helper()
 	text, looks := "", 0
 	defer func() {
 		if s.t.Failed() {
 			s.t.Logf("the screen: %q", text)
 		}
 	}()
-	runtimetest.Eventually(s.t, "the screen has "+strings.Join(words, ", "), func() bool {
+	runtimetest.Eventually(s.t, wanted, func() bool {
 		s.mu.Lock()
 		text = sequence.ReplaceAllString(s.shown.String(), " ")
 		s.mu.Unlock()
-		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(text, word) }) {
+		if is(text) {
 			return true
 		}
 		if looks++; looks%100 == 0 { // changes alone were drawn
@@ -151,7 +159,9 @@ func TestTop(t *testing.T) {
 	s.types("\t\t") // all
 	s.sees("notes:bob")
 	s.types("/bo\r")
-	s.sees("/bo", "notes:bob")
+	s.looks("bob is listed, and carol is not", func(text string) bool {
+		return strings.Contains(text, "/bo") && strings.Contains(text, "notes:bob") && !strings.Contains(text, "notes:carol")
+	})
 	s.types("w")
 	runtimetest.Eventually(t, "bob is awake", func() bool { return d.command("ps", "-q") == "notes:bob\nnotes:carol\n" })
 	s.types("e")
