@@ -244,12 +244,14 @@ func TestHealthDegradedUnhealthyRestart(t *testing.T) {
 		pass(10*time.Second + time.Millisecond)
 		health(tenement.HealthHealthy, tenement.Ready)
 		status.Store(500)
+		w.acquire(alice).Release()
 		pass(10 * time.Second)
 		health(tenement.HealthDegraded, tenement.Ready)
 		status.Store(204)
 		pass(10 * time.Second)
 		health(tenement.HealthHealthy, tenement.Ready)
 		status.Store(500)
+		w.acquire(alice).Release()
 		pass(20 * time.Second)
 		health(tenement.HealthDegraded, tenement.Ready)
 		status.Store(200) // the next process is well, the third check of this one is due
@@ -269,9 +271,9 @@ func TestHealthChecksFallTogether(t *testing.T) {
 	var mu sync.Mutex
 	simulate(t, func(w *world) {
 		begin := time.Now()
-		w.wake(alice)
+		defer w.acquire(alice).Release() // in use all the time
 		pass(130 * time.Millisecond)
-		w.wake(bob)
+		defer w.acquire(bob).Release()
 		pass(35 * time.Second)
 		mu.Lock()
 		defer mu.Unlock()
@@ -297,10 +299,39 @@ func TestHealthChecksFallTogether(t *testing.T) {
 	}))
 }
 
+// TestHealthOfWhatNobodyAsks is looked at every sixth time, until somebody asks.
+func TestHealthOfWhatNobodyAsks(t *testing.T) {
+	var checks atomic.Int64
+	simulate(t, func(w *world) {
+		w.wake(alice)
+		want := func(n int64) {
+			t.Helper()
+			if got := checks.Load() - 1; got != n { // the first is the probe
+				t.Errorf("%d checks, want %d", got, n)
+			}
+		}
+		pass(59 * time.Second)
+		want(0)
+		pass(2 * time.Second)
+		want(1)
+		w.acquire(alice).Release() // after 61 s
+		pass(8 * time.Second)
+		want(1)
+		pass(2 * time.Second)
+		want(2)
+		pass(50 * time.Second)
+		want(2)
+		lease := w.acquire(alice)
+		pass(30 * time.Second)
+		want(5)
+		lease.Release()
+	}, withService(withHealth), always(runtimetest.Behaviour{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { checks.Add(1) })}))
+}
+
 func TestUnhealthyForGoodFails(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.wake(alice)
-		pass(5 * time.Minute)
+		pass(6 * time.Minute)
 		w.wantState(alice, tenement.Failed)
 	}, withService(withHealth), withService(func(s *tenement.Service) { s.Timeouts.Idle = 0 }),
 		withScript(func(tenement.InstanceID, int) runtimetest.Behaviour {
@@ -317,7 +348,9 @@ func TestHangingHealthCheckDelaysNobody(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.wake(alice)
 		w.wake(bob)
-		pass(59 * time.Second)
+		pass(time.Second)
+		w.acquire(alice).Release()
+		pass(58 * time.Second)
 		if st, _ := w.Observe(bob); st.Health != tenement.HealthHealthy {
 			t.Errorf("bob is %s", st.Health)
 		}

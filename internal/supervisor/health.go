@@ -20,11 +20,12 @@ type health struct {
 	verdict  tenement.Health
 	failures int  // in a row
 	asking   bool // a check is under way
+	asked    time.Time
 }
 
 func (i *instance) watchHealth() {
 	h := &i.own.health
-	h.failures, h.asking = 0, false
+	h.failures, h.asking, h.asked = 0, false, time.Now()
 	if i.service.Health.Path == "" {
 		h.verdict = tenement.HealthUnchecked
 		return
@@ -61,12 +62,28 @@ func (i *instance) stopHealth() {
 	}
 }
 
+// quietIntervals are between two checks of what is well and has been asked for nothing since
+// the first of them: with a thousand awake, checks would be most of what an idle daemon does.
+const quietIntervals = 6
+
 // checkHealth asks once. The next check is due an interval after the answer.
 func (i *instance) checkHealth() {
-	if i.own.state == tenement.Ready {
-		i.own.health.asking = true
+	switch {
+	case i.own.state != tenement.Ready:
+	case i.isQuiet():
+		i.checkNext()
+	default:
+		i.own.health.asking, i.own.health.asked = true, time.Now()
 		go i.own.life.check(min(checkTimeout, i.service.Health.Interval))
 	}
+}
+
+// isQuiet reports whether the check that is due may be left out.
+func (i *instance) isQuiet() bool {
+	h := &i.own.health
+	since := time.Since(h.asked)
+	return h.verdict == tenement.HealthHealthy && i.own.life.gate.idle() >= since &&
+		since < quietIntervals*i.service.Health.Interval-i.service.Health.Interval/2
 }
 
 func (i *instance) onChecked(err error) {
