@@ -18,9 +18,9 @@ const checkTimeout = 5 * time.Second
 type health struct {
 	timer    *time.Timer
 	verdict  tenement.Health
-	failures int  // in a row
-	asking   bool // a check is under way
-	asked    time.Time
+	failures int       // in a row
+	asking   bool      // a check is under way
+	asked    time.Time // when the last one began, or it became ready
 }
 
 func (i *instance) watchHealth() {
@@ -78,7 +78,8 @@ func (i *instance) checkHealth() {
 	}
 }
 
-// isQuiet reports whether the check that is due may be left out.
+// isQuiet reports whether the check that is due may be left out. The half of an interval is
+// because checks come a little sooner or later than a whole number of them.
 func (i *instance) isQuiet() bool {
 	h := &i.own.health
 	since := time.Since(h.asked)
