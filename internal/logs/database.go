@@ -26,9 +26,11 @@ const readers = 4
 
 // database is one open logs.db.
 type database struct {
-	write *sql.DB // one connection
+	write *sql.Conn // the one that changes it; not a [sql.Tx], which starts a goroutine for each query
 	read  *sql.DB
 	stmts statements
+
+	writer *sql.DB // has write and no other
 }
 
 // statements are those of every commit.
@@ -54,11 +56,13 @@ func openDatabase(ctx context.Context, path string, l Limits) (_ *database, err 
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.write, err = sql.Open("sqlite", writeDSN(path, l)); err != nil {
+	if d.writer, err = sql.Open("sqlite", writeDSN(path, l)); err != nil {
 		return nil, err
 	}
-	d.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, d.write); err != nil {
+	if d.write, err = d.writer.Conn(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.inTransaction(ctx, func() error { return migrate(ctx, d.write) }); err != nil {
 		return nil, err
 	}
 	if d.read, err = sql.Open("sqlite", readDSN(path)); err != nil {
@@ -78,7 +82,6 @@ func openDatabase(ctx context.Context, path string, l Limits) (_ *database, err 
 // (https://www.sqlite.org/pragma.html#pragma_synchronous).
 func writeDSN(path string, l Limits) string {
 	return dsn(path, url.Values{
-		"_txlock": {"immediate"},
 		"_pragma": {
 			"busy_timeout(5000)",       // first: the next ones may have to wait
 			"auto_vacuum(INCREMENTAL)", // before the first table, or never
@@ -143,25 +146,41 @@ func (d *database) prepare(ctx context.Context) error {
 // close writes the log back: the connection that writes is the last one.
 func (d *database) close() error {
 	var failed []error
-	for _, db := range []*sql.DB{d.read, d.write} {
-		if db != nil {
-			failed = append(failed, db.Close())
+	if d.read != nil {
+		failed = append(failed, d.read.Close())
+	}
+	for _, stmt := range []*sql.Stmt{d.stmts.account, d.stmts.insert, d.stmts.counter} {
+		if stmt != nil { // an open one would keep the connection from writing the log back
+			failed = append(failed, stmt.Close())
 		}
+	}
+	if d.write != nil {
+		if err := d.write.Close(); !errors.Is(err, sql.ErrConnDone) { // closed before
+			failed = append(failed, err)
+		}
+	}
+	if d.writer != nil {
+		failed = append(failed, d.writer.Close())
 	}
 	return errors.Join(failed...)
 }
 
-// inTransaction runs do and commits if it succeeds.
-func (d *database) inTransaction(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := d.write.BeginTx(ctx, nil)
+// inTransaction runs do, which changes the database by d.write, and commits if it
+// succeeds.
+func (d *database) inTransaction(ctx context.Context, do func() error) error {
+	if _, err := d.write.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	err := do()
+	if err == nil {
+		_, err = d.write.ExecContext(ctx, "COMMIT")
+	}
 	if err != nil {
-		return err
+		// Also when it was given up meanwhile. A full disk has done so already: there is
+		// nothing more to say.
+		_, _ = d.write.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 	}
-	if err := do(tx); err != nil {
-		_ = tx.Rollback() // a full disk has done so already: there is nothing more to say
-		return err
-	}
-	return tx.Commit()
+	return err
 }
 
 // damaged reports whether the file has been seen to be damaged.

@@ -48,28 +48,17 @@ CREATE INDEX chunks_by_time ON chunks (at);
 CREATE VIRTUAL TABLE words USING fts5 (word, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii');
 `}
 
-// migrate brings the tables to the last version, wholly or not at all.
-func migrate(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := migrateIn(ctx, tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
-}
-
-func migrateIn(ctx context.Context, tx *sql.Tx) error {
+// migrate brings the tables to the last version, in a transaction of its caller's.
+func migrate(ctx context.Context, conn *sql.Conn) error {
 	var version int
-	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+	if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return err
 	}
 	if version > len(migrations) {
 		return fmt.Errorf("%w: it has version %d, this program knows up to %d", errNewer, version, len(migrations))
 	}
 	for n, migration := range migrations[version:] {
-		if _, err := tx.ExecContext(ctx, migration); err != nil {
+		if _, err := conn.ExecContext(ctx, migration); err != nil {
 			return fmt.Errorf("to version %d: %w", version+n+1, err)
 		}
 	}
@@ -77,7 +66,7 @@ func migrateIn(ctx context.Context, tx *sql.Tx) error {
 		// A file that was lost has given ids to lines, and followers remember them. The
 		// microseconds of the clock are above them all, unless it was a million lines a
 		// second ever since.
-		if _, err := tx.ExecContext(ctx, "INSERT INTO counter VALUES (?1, ?1 - 1)", time.Now().UnixMicro()); err != nil {
+		if _, err := conn.ExecContext(ctx, "INSERT INTO counter VALUES (?1, ?1 - 1)", time.Now().UnixMicro()); err != nil {
 			return err
 		}
 	}
@@ -85,6 +74,6 @@ func migrateIn(ctx context.Context, tx *sql.Tx) error {
 		return nil
 	}
 	// A pragma takes no parameters.
-	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations)))
+	_, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations)))
 	return err
 }

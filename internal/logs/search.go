@@ -184,6 +184,17 @@ func levelToken(level Level) string { return "¤" + string(level) }
 // appendToken appends a word as the index has it.
 func appendToken(token []byte, word string) []byte {
 	start := len(token)
+	for i := range len(word) { // most are short, and hold nothing else
+		c := word[i]
+		if c >= utf8.RuneSelf || i == longestToken {
+			return appendRunes(token, start, word[i:])
+		}
+		token = append(token, asciiFold[c])
+	}
+	return token
+}
+
+func appendRunes(token []byte, start int, word string) []byte {
 	for _, r := range word {
 		r = foldRune(r)
 		if len(token)-start+utf8.RuneLen(r) > longestToken {
@@ -200,10 +211,7 @@ func fold(word string) string { return strings.Map(foldRune, word) }
 // letters have two small ones.
 func foldRune(r rune) rune {
 	if r < utf8.RuneSelf {
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		return r
+		return rune(asciiFold[r])
 	}
 	return unicode.ToLower(unicode.ToUpper(r))
 }
@@ -211,32 +219,51 @@ func foldRune(r rune) rune {
 // words gives where the words of a text begin and end.
 func words(text string) iter.Seq2[int, int] {
 	return func(yield func(int, int) bool) {
-		from := -1
-		for i := 0; i < len(text); {
-			r, size := rune(text[i]), 1
-			if r >= utf8.RuneSelf {
-				r, size = utf8.DecodeRuneInString(text[i:])
+		for i := runEnd(text, 0, false); i < len(text); i = runEnd(text, i, false) {
+			from := i
+			i = runEnd(text, from, true)
+			if !yield(from, i) {
+				return
 			}
-			switch inside := isWord(r); {
-			case inside && from < 0:
-				from = i
-			case !inside && from >= 0:
-				if !yield(from, i) {
-					return
-				}
-				from = -1
-			}
-			i += size
-		}
-		if from >= 0 {
-			yield(from, len(text))
 		}
 	}
 }
 
+// runEnd is where the runes from i on end that all belong to words, or all do not.
+func runEnd(text string, i int, inside bool) int {
+	for i < len(text) {
+		if c := text[i]; c < utf8.RuneSelf {
+			if asciiWord[c] != inside {
+				break
+			}
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(text[i:])
+		if isWord(r) != inside {
+			break
+		}
+		i += size
+	}
+	return i
+}
+
 func isWord(r rune) bool {
 	if r < utf8.RuneSelf {
-		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		return asciiWord[r]
 	}
 	return unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.IsMark(r)
 }
+
+// Of each byte that is a rune: whether it belongs to a word, and its small letter.
+var asciiWord, asciiFold = func() (word [utf8.RuneSelf]bool, fold [utf8.RuneSelf]byte) {
+	for c := range byte(utf8.RuneSelf) {
+		fold[c] = c
+		if 'A' <= c && c <= 'Z' {
+			fold[c] = c + 'a' - 'A'
+		}
+		small := fold[c]
+		word[c] = 'a' <= small && small <= 'z' || '0' <= small && small <= '9'
+	}
+	return word, fold
+}()

@@ -1,7 +1,6 @@
 package logs
 
 import (
-	"database/sql"
 	"flag"
 	"log/slog"
 	"os"
@@ -167,7 +166,7 @@ func TestDroppedRowsAreNotSeen(t *testing.T) {
 	still := &Store{} // nothing clears away in it
 	still.db.Store(d)
 	w := writer{Store: still, ctx: t.Context()}
-	if err := d.inTransaction(t.Context(), func(tx *sql.Tx) error { return w.drop(tx, alice) }); err != nil {
+	if err := d.inTransaction(t.Context(), func() error { return w.drop(d, alice) }); err != nil {
 		t.Fatal(err)
 	}
 	wantTexts(t, query(t, still, Query{}), "known")

@@ -56,8 +56,8 @@ func (w *writer) upkeep() {
 func (w *writer) index(d *database) error {
 	for w.pending >= w.limits.indexStep || w.pending > 0 && time.Since(w.commitEnd) >= w.limits.indexIdle {
 		indexed, left := w.indexed, 0
-		err := d.inTransaction(w.ctx, func(tx *sql.Tx) (err error) {
-			indexed, left, err = w.indexSome(tx)
+		err := d.inTransaction(w.ctx, func() (err error) {
+			indexed, left, err = w.indexSome(d)
 			return err
 		})
 		if err != nil {
@@ -72,12 +72,12 @@ func (w *writer) index(d *database) error {
 }
 
 // indexSome returns up to where it came, and how many bytes wait beyond.
-func (w *writer) indexSome(tx *sql.Tx) (indexed int64, left int, err error) {
-	chunks, err := w.unindexed(tx)
+func (w *writer) indexSome(d *database) (indexed int64, left int, err error) {
+	chunks, err := w.unindexed(d)
 	if err != nil {
 		return 0, 0, err
 	}
-	insert, err := tx.PrepareContext(w.ctx, "INSERT INTO words (rowid, word) VALUES (?, ?)")
+	insert, err := d.write.PrepareContext(w.ctx, "INSERT INTO words (rowid, word) VALUES (?, ?)")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -98,7 +98,7 @@ func (w *writer) indexSome(tx *sql.Tx) (indexed int64, left int, err error) {
 	if done >= w.limits.indexStep { // otherwise that was all: some of what waited was removed
 		left = max(0, w.pending-done)
 	}
-	_, err = tx.ExecContext(w.ctx, "UPDATE counter SET indexed = ?", indexed)
+	_, err = d.write.ExecContext(w.ctx, "UPDATE counter SET indexed = ?", indexed)
 	return indexed, left, err
 }
 
@@ -118,8 +118,8 @@ type chunk struct {
 	text            string
 }
 
-func (w *writer) unindexed(tx *sql.Tx) ([]chunk, error) {
-	rows, err := tx.QueryContext(w.ctx, "SELECT id, account, level, text FROM chunks WHERE id > ? ORDER BY id", w.indexed)
+func (w *writer) unindexed(d *database) ([]chunk, error) {
+	rows, err := d.write.QueryContext(w.ctx, "SELECT id, account, level, text FROM chunks WHERE id > ? ORDER BY id", w.indexed)
 	if err != nil {
 		return nil, err
 	}
@@ -200,9 +200,9 @@ func (w *writer) clearTotal(d *database) error {
 // clearFrom trims the instance that query finds, if there is one, by as many bytes as
 // it says, or by a step.
 func (w *writer) clearFrom(d *database, query string, args ...any) error {
-	return d.inTransaction(w.ctx, func(tx *sql.Tx) error {
+	return d.inTransaction(w.ctx, func() error {
 		var account, bytes int64
-		err := tx.QueryRowContext(w.ctx, query, args...).Scan(&account, &bytes)
+		err := d.write.QueryRowContext(w.ctx, query, args...).Scan(&account, &bytes)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -210,20 +210,20 @@ func (w *writer) clearFrom(d *database, query string, args ...any) error {
 			return err
 		}
 		w.more = true
-		return w.trim(tx, account, min(max(bytes, 1), trimBytes))
+		return w.trim(d, account, min(max(bytes, 1), trimBytes))
 	})
 }
 
 // clearAge drops chunks that are too old.
 func (w *writer) clearAge(d *database) error {
 	oldest := time.Now().Add(-w.limits.Retention).UnixNano()
-	return d.inTransaction(w.ctx, func(tx *sql.Tx) error {
-		pieces, err := w.pick(tx, trimBytes, "SELECT id, account, octet_length(text) FROM chunks WHERE at < ? ORDER BY at LIMIT ?", oldest, trimChunks)
+	return d.inTransaction(w.ctx, func() error {
+		pieces, err := w.pick(d, trimBytes, "SELECT id, account, octet_length(text) FROM chunks WHERE at < ? ORDER BY at LIMIT ?", oldest, trimChunks)
 		if err != nil || len(pieces) == 0 {
 			return err
 		}
 		w.more = true
-		return w.remove(tx, pieces)
+		return w.remove(d, pieces)
 	})
 }
 
@@ -249,21 +249,21 @@ func (w *writer) shrink(d *database) error {
 type piece struct{ id, account, size int64 }
 
 // trim removes the oldest chunks of an account, about as many bytes as it is told.
-func (w *writer) trim(tx *sql.Tx, account, bytes int64) error {
-	pieces, err := w.pick(tx, bytes, "SELECT id, account, octet_length(text) FROM chunks WHERE account = ? ORDER BY id LIMIT ?", account, trimChunks)
+func (w *writer) trim(d *database, account, bytes int64) error {
+	pieces, err := w.pick(d, bytes, "SELECT id, account, octet_length(text) FROM chunks WHERE account = ? ORDER BY id LIMIT ?", account, trimChunks)
 	if err != nil {
 		return err
 	}
 	if len(pieces) == 0 { // so that it is not met again and again
-		_, err = tx.ExecContext(w.ctx, "DELETE FROM instances WHERE account = ?", account)
+		_, err = d.write.ExecContext(w.ctx, "DELETE FROM instances WHERE account = ?", account)
 		return err
 	}
-	return w.remove(tx, pieces)
+	return w.remove(d, pieces)
 }
 
 // pick reads pieces until they have so many bytes.
-func (w *writer) pick(tx *sql.Tx, bytes int64, query string, args ...any) ([]piece, error) {
-	rows, err := tx.QueryContext(w.ctx, query, args...)
+func (w *writer) pick(d *database, bytes int64, query string, args ...any) ([]piece, error) {
+	rows, err := d.write.QueryContext(w.ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +281,7 @@ func (w *writer) pick(tx *sql.Tx, bytes int64, query string, args ...any) ([]pie
 }
 
 // remove deletes chunks, and the accounts that have no others.
-func (w *writer) remove(tx *sql.Tx, pieces []piece) error {
+func (w *writer) remove(d *database, pieces []piece) error {
 	const fromIndex, fromChunks = "DELETE FROM words WHERE rowid = ?", "DELETE FROM chunks WHERE id = ?"
 	freed := make(map[int64]int64)
 	ids := make([]any, 0, len(pieces))
@@ -293,18 +293,18 @@ func (w *writer) remove(tx *sql.Tx, pieces []piece) error {
 			inIndex++
 		}
 	}
-	if err := w.forEach(tx, fromChunks, ids); err != nil {
+	if err := w.forEach(d, fromChunks, ids); err != nil {
 		return err
 	}
 	slices.SortFunc(ids, func(a, b any) int { return cmp.Compare(a.(int64), b.(int64)) })
-	if err := w.forEach(tx, fromIndex, ids[:inIndex]); err != nil {
+	if err := w.forEach(d, fromIndex, ids[:inIndex]); err != nil {
 		return err
 	}
 	for account, bytes := range freed {
-		if _, err := tx.ExecContext(w.ctx, "UPDATE instances SET bytes = bytes - ? WHERE account = ?", bytes, account); err != nil {
+		if _, err := d.write.ExecContext(w.ctx, "UPDATE instances SET bytes = bytes - ? WHERE account = ?", bytes, account); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(w.ctx, "DELETE FROM instances WHERE account = ?1 AND NOT EXISTS (SELECT 1 FROM chunks WHERE account = ?1)", account); err != nil {
+		if _, err := d.write.ExecContext(w.ctx, "DELETE FROM instances WHERE account = ?1 AND NOT EXISTS (SELECT 1 FROM chunks WHERE account = ?1)", account); err != nil {
 			return err
 		}
 	}
@@ -312,8 +312,8 @@ func (w *writer) remove(tx *sql.Tx, pieces []piece) error {
 }
 
 // forEach runs a statement for each of some ids.
-func (w *writer) forEach(tx *sql.Tx, query string, ids []any) error {
-	stmt, err := tx.PrepareContext(w.ctx, query)
+func (w *writer) forEach(d *database, query string, ids []any) error {
+	stmt, err := d.write.PrepareContext(w.ctx, query)
 	if err != nil {
 		return err
 	}
@@ -327,7 +327,7 @@ func (w *writer) forEach(tx *sql.Tx, query string, ids []any) error {
 }
 
 // pages is how many pages of the file are in use, and how many are free.
-func pages(ctx context.Context, db *sql.DB) (used, free int64, err error) {
+func pages(ctx context.Context, db *sql.Conn) (used, free int64, err error) {
 	var all int64
 	if err := db.QueryRowContext(ctx, "PRAGMA page_count").Scan(&all); err != nil {
 		return 0, 0, err
@@ -337,7 +337,7 @@ func pages(ctx context.Context, db *sql.DB) (used, free int64, err error) {
 }
 
 // drain runs a pragma that works for as long as it has rows to give.
-func drain(ctx context.Context, db *sql.DB, pragma string) error {
+func drain(ctx context.Context, db *sql.Conn, pragma string) error {
 	rows, err := db.QueryContext(ctx, pragma)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package logs
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"time"
 
@@ -191,20 +190,19 @@ const (
 // store is one transaction; what the writer knows changes only when it is committed.
 func (w *writer) store(list []*batch) error {
 	changed := *w
-	err := w.db.Load().inTransaction(w.ctx, func(tx *sql.Tx) error {
+	d := w.db.Load()
+	err := d.inTransaction(w.ctx, func() error {
 		for _, id := range w.drops {
-			if err := changed.drop(tx, id); err != nil {
+			if err := changed.drop(d, id); err != nil {
 				return err
 			}
 		}
 		for _, b := range list {
-			if err := changed.apply(tx, b); err != nil {
+			if err := changed.apply(d, b); err != nil {
 				return err
 			}
 		}
-		counter := tx.StmtContext(w.ctx, w.db.Load().stmts.counter)
-		defer counter.Close()
-		_, err := counter.ExecContext(w.ctx, changed.next)
+		_, err := d.stmts.counter.ExecContext(w.ctx, changed.next)
 		return err
 	})
 	if err != nil {
@@ -215,17 +213,13 @@ func (w *writer) store(list []*batch) error {
 	return nil
 }
 
-func (w *writer) apply(tx *sql.Tx, b *batch) error {
+func (w *writer) apply(d *database, b *batch) error {
 	if b.drop {
-		return w.drop(tx, b.instance)
+		return w.drop(d, b.instance)
 	}
-	stmts := &w.db.Load().stmts
 	size := int64(len(b.text) + chunkOverhead)
 	var account, total int64
-	upsert, insert := tx.StmtContext(w.ctx, stmts.account), tx.StmtContext(w.ctx, stmts.insert)
-	defer upsert.Close()
-	defer insert.Close()
-	err := upsert.QueryRowContext(w.ctx, b.instance.Service, b.instance.Name, size).Scan(&account, &total)
+	err := d.stmts.account.QueryRowContext(w.ctx, b.instance.Service, b.instance.Name, size).Scan(&account, &total)
 	if err != nil {
 		return err
 	}
@@ -233,9 +227,9 @@ func (w *writer) apply(tx *sql.Tx, b *batch) error {
 	w.last = w.timeOf(b)
 	w.pending += len(b.text) + 1
 	w.unchecked += size
-	_, err = insert.ExecContext(w.ctx, w.next-1, account, string(b.level), w.last, b.lines, string(b.text))
+	_, err = d.stmts.insert.ExecContext(w.ctx, w.next-1, account, string(b.level), w.last, b.lines, string(b.text))
 	if over := total - int64(w.limits.Instance); err == nil && over > 0 {
-		err = w.trim(tx, account, over+int64(w.limits.Instance)/trimShare)
+		err = w.trim(d, account, over+int64(w.limits.Instance)/trimShare)
 	}
 	return err
 }
@@ -254,8 +248,8 @@ func (w *writer) timeOf(b *batch) int64 {
 }
 
 // drop takes an instance's name from its lines. They are cleared away later.
-func (w *writer) drop(tx *sql.Tx, id tenement.InstanceID) error {
-	_, err := tx.ExecContext(w.ctx, "UPDATE instances SET service = NULL, name = NULL WHERE service = ? AND name = ?", id.Service, id.Name)
+func (w *writer) drop(d *database, id tenement.InstanceID) error {
+	_, err := d.write.ExecContext(w.ctx, "UPDATE instances SET service = NULL, name = NULL WHERE service = ? AND name = ?", id.Service, id.Name)
 	w.more = true
 	return err
 }
