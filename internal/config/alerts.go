@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/url"
 	"slices"
 
 	"tenement"
@@ -23,15 +22,10 @@ func defaultAlerts() Alerts {
 }
 
 var (
-	webhookURL = textKind("a URL with http or https and a host, without user and password", `such as "https://alerts.example.com/tenement"`, isWebhookURL)
+	webhookURL = textKind("a URL with http or https and a host, without user and password", `such as "https://alerts.example.com/tenement"`, isHTTP)
 	secretFile = textKind("the path of a file", `such as "/etc/tenement/alerts.secret"`, isDirectory)
 	alertKind  = oneOf(tenement.AlertKinds...)
 )
-
-func isWebhookURL(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.User == nil && u.Fragment == ""
-}
 
 // alertKeys are the keys of [settings.alerts].
 func alertKeys() []key {

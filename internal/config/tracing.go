@@ -26,15 +26,16 @@ var (
 	}
 )
 
-func isCollector(s string) bool {
+func isCollector(s string) bool { return isHTTP(s) && !strings.ContainsAny(s, "?#") }
+
+// isHTTP accepts what the daemon can send to by itself.
+func isHTTP(s string) bool {
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || strings.ContainsAny(s, "?#") {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Hostname() == "" || u.Fragment != "" {
 		return false
 	}
-	if _, err := strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16); err != nil {
-		return false
-	}
-	return u.Hostname() != "" && !strings.ContainsFunc(s, notVisibleASCII)
+	_, err = strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16)
+	return err == nil && !strings.ContainsFunc(s, notVisibleASCII)
 }
 
 // readTracing reads [settings.tracing].
