@@ -30,7 +30,7 @@ type database struct {
 	read  *sql.DB
 	stmts statements
 
-	writer *sql.DB // has write and no other
+	pool *sql.DB // of write alone
 }
 
 // statements are those of every commit.
@@ -56,10 +56,10 @@ func openDatabase(ctx context.Context, path string, l Limits) (_ *database, err 
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.writer, err = sql.Open("sqlite", writeDSN(path, l)); err != nil {
+	if d.pool, err = sql.Open("sqlite", writeDSN(path, l)); err != nil {
 		return nil, err
 	}
-	if d.write, err = d.writer.Conn(ctx); err != nil {
+	if d.write, err = d.pool.Conn(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.inTransaction(ctx, func() error { return migrate(ctx, d.write) }); err != nil {
@@ -159,8 +159,8 @@ func (d *database) close() error {
 			failed = append(failed, err)
 		}
 	}
-	if d.writer != nil {
-		failed = append(failed, d.writer.Close())
+	if d.pool != nil {
+		failed = append(failed, d.pool.Close())
 	}
 	return errors.Join(failed...)
 }

@@ -184,16 +184,17 @@ func levelToken(level Level) string { return "¤" + string(level) }
 // appendToken appends a word as the index has it.
 func appendToken(token []byte, word string) []byte {
 	start := len(token)
-	for i := range len(word) { // most are short, and hold nothing else
+	for i := range min(len(word), longestToken) {
 		c := word[i]
-		if c >= utf8.RuneSelf || i == longestToken {
+		if c >= utf8.RuneSelf {
 			return appendRunes(token, start, word[i:])
 		}
-		token = append(token, asciiFold[c])
+		token = append(token, asciiFold[c]) // as most words are, to their end
 	}
 	return token
 }
 
+// appendRunes appends the rest of a word whose token begins at start.
 func appendRunes(token []byte, start int, word string) []byte {
 	for _, r := range word {
 		r = foldRune(r)
