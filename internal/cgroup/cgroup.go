@@ -196,7 +196,10 @@ func (t *Tree) Close() error {
 
 // Group is one cgroup. Every start gets a new one: after Kill, whatever is started
 // into the same directory is ended at once.
-type Group struct{ dir string }
+type Group struct {
+	dir   string
+	meter meter
+}
 
 // New makes an empty group whose directory begins with name, and which holds whatever
 // will be in it to l; of l, OpenFiles and Storage are not a cgroup's. A limit that cannot
@@ -284,6 +287,7 @@ func (g *Group) Processes() ([]int, error) {
 
 // Remove deletes the empty group; one that is gone already is no error.
 func (g *Group) Remove() error {
+	g.Close()
 	if err := os.Remove(g.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -5,15 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"tenement"
 )
 
 // OOMKills is how many processes of the group the kernel has killed because memory was
@@ -38,6 +31,11 @@ func (g *Group) number(file, key string) (int64, bool, error) {
 	if err != nil {
 		return 0, false, err
 	}
+	return valueOf(list, key)
+}
+
+// valueOf is number for a file that was read.
+func valueOf(list []string, key string) (int64, bool, error) {
 	if key == "" && len(list) == 1 {
 		n, err := strconv.ParseInt(list[0], 10, 64)
 		return n, err == nil, err
@@ -95,53 +93,4 @@ func (g *Group) Thaw() error {
 func (g *Group) Frozen() (bool, error) {
 	n, _, err := g.number("cgroup.freeze", "")
 	return n == 1, err
-}
-
-// Usage is what everything in the group uses together. Without the memory controller
-// Memory is what its processes have resident, pages they share counted for each.
-func (g *Group) Usage() (tenement.Usage, error) {
-	micros, _, err := g.number("cpu.stat", "usage_usec")
-	memory, metered, memoryErr := g.number("memory.current", "")
-	if err = errors.Join(err, memoryErr); err == nil && !metered {
-		var pids []int
-		pids, err = g.Processes()
-		memory = int64(Resident(pids))
-	}
-	return tenement.Usage{CPU: time.Duration(micros) * time.Microsecond, Memory: tenement.Bytes(memory)}, err
-}
-
-// Resident is what processes have in memory, all together. One that is gone counts nothing.
-func Resident(pids []int) (memory tenement.Bytes) {
-	for _, pid := range pids {
-		text, err := read(filepath.Join("/proc", strconv.Itoa(pid), "statm")) // in pages: size, resident, …
-		if fields := strings.Fields(string(text)); err == nil && len(fields) > 1 {
-			pages, _ := strconv.ParseInt(fields[1], 10, 64)
-			memory += tenement.Bytes(pages) * tenement.Bytes(os.Getpagesize())
-		}
-	}
-	return memory
-}
-
-// read is [os.ReadFile] for what the kernel writes when it is read, for two thirds of the time:
-// nobody asks what kind of file it is, nor how large. All that is awake is looked at again and again.
-func read(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	text := make([]byte, 0, 1<<10)
-	for {
-		text = slices.Grow(text, 1)
-		n, err := unix.Read(fd, text[len(text):cap(text)])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return nil, &os.PathError{Op: "read", Path: path, Err: err}
-		case n == 0:
-			return text, nil
-		default:
-			text = text[:len(text)+n]
-		}
-	}
 }

@@ -202,6 +202,9 @@ func (p *hostProcess) Detach() {
 	p.output.detach()
 	p.notices.close()
 	p.wishes.close()
+	if p.group != nil {
+		p.group.Close()
+	}
 	p.at.detach()
 }
 
