@@ -319,12 +319,8 @@ func (r *floodRun) report(b *testing.B, s *site, each int) {
 		}
 		disk += info.Size()
 	}
-	quiet, null, flood := reportLatencies(b, "quiet", r.quiet.printing), reportLatencies(b, "null", r.null.printing), reportLatencies(b, "flood", r.flood.printing)
-	b.ReportMetric(flood/quiet, "flood/quiet-p99")
-	b.ReportMetric(flood/null, "flood/null-p99")
-	quiet, null, flood = reportLatencies(b, "calm-quiet", r.quiet.calm), reportLatencies(b, "calm-null", r.null.calm), reportLatencies(b, "calm-flood", r.flood.calm)
-	b.ReportMetric(flood/quiet, "calm-flood/quiet-p99")
-	b.ReportMetric(flood/null, "calm-flood/null-p99")
+	reportRatios(b, "", r.quiet.printing, r.null.printing, r.flood.printing)
+	reportRatios(b, "calm-", r.quiet.calm, r.null.calm, r.flood.calm)
 	b.ReportMetric(milliseconds(median(r.searches)), "search-p50-ms")
 	b.ReportMetric(milliseconds(percentile(r.searches, 100)), "search-max-ms")
 	b.ReportMetric(milliseconds(percentile(after, 100)), "search-after-max-ms")
@@ -333,18 +329,18 @@ func (r *floodRun) report(b *testing.B, s *site, each int) {
 	b.ReportMetric(float64(missing), "missing-lines")
 }
 
-// reportLatencies gives the p99 of all requests, in milliseconds. It also reports the
-// median of the turns' own, which a few moments in which the machine stood still do not
-// change.
-func reportLatencies(b *testing.B, name string, turns [][]time.Duration) float64 {
-	var each []time.Duration
-	for _, turn := range turns {
-		each = append(each, percentile(turn, 99))
+// reportRatios reports what requests took of the turns in which nothing was printed, or to
+// /dev/null, or to us, and the last in relation to each of the others.
+func reportRatios(b *testing.B, which string, quiet, null, flood [][]time.Duration) {
+	for _, percent := range []int{95, 99} {
+		p := "p" + strconv.Itoa(percent)
+		of := func(name string, turns [][]time.Duration) float64 {
+			all := milliseconds(percentile(slices.Concat(turns...), percent))
+			b.ReportMetric(all, which+name+"-"+p+"-ms")
+			return all
+		}
+		quiet, null, flood := of("quiet", quiet), of("null", null), of("flood", flood)
+		b.ReportMetric(flood/quiet, which+"flood/quiet-"+p)
+		b.ReportMetric(flood/null, which+"flood/null-"+p)
 	}
-	all := slices.Concat(turns...)
-	p99 := milliseconds(percentile(all, 99))
-	b.ReportMetric(milliseconds(median(all)), name+"-p50-ms")
-	b.ReportMetric(p99, name+"-p99-ms")
-	b.ReportMetric(milliseconds(median(each)), name+"-turn-p99-ms")
-	return p99
 }

@@ -24,7 +24,7 @@ func captureMain() {
 	if len(os.Args) < 3 || os.Args[1] != captureArg {
 		return
 	}
-	s, err := Open(context.Background(), os.Args[2], Limits{indexStep: 4 << 10}, slog.New(slog.DiscardHandler))
+	s, err := Open(context.Background(), os.Args[2], Limits{indexStep: 4 << 10, pace: testPace}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

@@ -240,7 +240,7 @@ func (p *page) read(ctx context.Context, query string, from, to int64, args []an
 			return err
 		}
 		p.add(&c)
-		if worked := time.Since(begun); worked > time.Millisecond {
+		if worked := time.Since(begun); worked > 3*time.Millisecond {
 			giveWay(worked / 10) // somebody waits for the search, too
 			begun = time.Now()
 		}

@@ -13,6 +13,9 @@ func TestSearchMatches(t *testing.T) {
 		want         bool
 	}{
 		{"", "anything", true},
+		{"kelvin", "300 \u212Aelvin", true}, // other forms of letters that are ASCII
+		{"sum kelvin", "300 KELVIN in \u017Fum", true},
+		{"sum kelvin", "300 kelvin in \u017Fu", false},
 		{"  ", "", true},
 		{"get", "GET /", true},
 		{"ge", "GET /", false},

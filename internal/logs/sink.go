@@ -35,10 +35,6 @@ func (s *Store) Sink(id tenement.InstanceID, level Level) *Sink {
 }
 
 const (
-	// pressingOffer is an offer at which more output is likely to wait behind it: as
-	// much as a reader reads at once.
-	pressingOffer = 4 << 10
-
 	// wholeOffer is an offer that a reader cannot add to: something of it must be taken.
 	wholeOffer = 64 << 10
 
@@ -54,10 +50,10 @@ const (
 // remove has returned: a line it has seen is not offered to a later daemon.
 //
 // After [Store.Close] it takes nothing that the next daemon can be offered instead.
-func (k *Sink) Take(offer []byte, last bool, remove func(bytes int)) {
+func (k *Sink) Take(offer []byte, pressing, last bool, remove func(bytes int)) {
 	before := k.state
 	now := time.Now()
-	k.batch.at, k.batch.pressing = now, last || len(offer) >= pressingOffer
+	k.batch.at, k.batch.pressing = now, pressing || last
 	k.batch.text, k.batch.lines, k.notes = k.batch.text[:0], 0, 0
 	taken := k.cut(offer, last, now)
 	k.store.taken.Add(int64(taken))

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -14,8 +15,23 @@ import (
 
 // take offers once and returns how much was taken.
 func take(k *Sink, offer []byte, last bool) (taken int) {
-	k.Take(offer, last, func(n int) { taken = n })
+	k.Take(offer, len(offer) >= maxLine, last, func(n int) { taken = n })
 	return taken
+}
+
+// TestPressingIsCommittedSoon, and what waits for the pace with it.
+func TestPressingIsCommittedSoon(t *testing.T) {
+	t.Parallel()
+	s := open(t, Limits{pace: time.Hour})
+	take(s.Sink(alice, Stdout), []byte("at once\n"), false)
+	var calm sync.WaitGroup
+	calm.Go(func() { take(s.Sink(alice, Stdout), []byte("calm\n"), false) })
+	for waiting := false; !waiting; waiting, _, _ = s.queue.look() {
+		continue
+	}
+	s.Sink(bob, Stdout).Take([]byte("pressing\n"), true, false, func(int) {})
+	calm.Wait()
+	wantTexts(t, query(t, s, Query{Limit: 10}), "at once", "calm", "pressing")
 }
 
 // TestShownAfterRemoved: what a follower has seen is not offered once more after a
@@ -25,7 +41,7 @@ func TestShownAfterRemoved(t *testing.T) {
 	s := open(t, Limits{})
 	k := s.Sink(alice, Stdout)
 	before, _ := s.progress()
-	k.Take([]byte("one\ntwo\nthr"), false, func(n int) {
+	k.Take([]byte("one\ntwo\nthr"), false, false, func(n int) {
 		if n != len("one\ntwo\n") {
 			t.Errorf("%d bytes are to be removed", n)
 		}
@@ -289,7 +305,7 @@ func TestDroppingAllocatesNothing(t *testing.T) {
 	remove := func(n int) { taken = n }
 	allocated := testing.AllocsPerRun(100, func() {
 		k.state.throttle.lines = 0
-		if k.Take(offer, false, remove); taken != len(offer) {
+		if k.Take(offer, false, false, remove); taken != len(offer) {
 			t.Errorf("%d of %d bytes were taken", taken, len(offer))
 		}
 	})

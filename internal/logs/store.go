@@ -30,6 +30,7 @@ type Limits struct {
 
 	indexStep int           // bytes of text; tests index sooner
 	indexIdle time.Duration // the same
+	pace      time.Duration // tests commit sooner
 }
 
 const (
@@ -88,6 +89,7 @@ func Open(ctx context.Context, dir string, l Limits, log *slog.Logger) (*Store, 
 			Retention: cmp.Or(max(l.Retention, 0), defaultRetention),
 			indexStep: cmp.Or(l.indexStep, indexStep),
 			indexIdle: cmp.Or(l.indexIdle, indexIdle),
+			pace:      cmp.Or(l.pace, calmPace),
 		},
 		log:     log,
 		queue:   queue{changed: make(chan struct{}, 1)},

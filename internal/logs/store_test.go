@@ -30,6 +30,9 @@ var (
 	bob   = tenement.InstanceID{Service: "api", Name: "bob"}
 )
 
+// testPace is for tests in which many offers wait one for the other, as no streams' do.
+const testPace = 10 * time.Millisecond
+
 // open opens a store that ends with the test.
 func open(t testing.TB, l Limits) *Store {
 	t.Helper()
@@ -38,6 +41,9 @@ func open(t testing.TB, l Limits) *Store {
 
 func openIn(t testing.TB, dir string, l Limits) *Store {
 	t.Helper()
+	if l.pace == 0 {
+		l.pace = testPace
+	}
 	s, err := Open(t.Context(), dir, l, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -85,15 +85,13 @@ func (w *writer) indexSome(d *database) (indexed int64, left int, err error) {
 	indexed = w.indexed
 	done := 0
 	var words wordSet
+	turn := startTurn()
 	for _, c := range chunks {
-		begun := time.Now()
 		if _, err := insert.ExecContext(w.ctx, c.id, words.of(c.account, c.level, c.text)); err != nil {
 			return 0, 0, err
 		}
 		indexed, done = c.id, done+len(c.text)+1
-		if w.pending < mostAhead {
-			giveWay(time.Since(begun))
-		}
+		w.endTurn(&turn)
 	}
 	if done >= w.limits.indexStep { // otherwise that was all: some of what waited was removed
 		left = max(0, w.pending-done)
@@ -102,9 +100,28 @@ func (w *writer) indexSome(d *database) (indexed int64, left int, err error) {
 	return indexed, left, err
 }
 
-// giveWay leaves the core to requests for as long as the index had it. What computes
-// without a pause is taken off its core after 10 ms only, and until then nobody there
-// looks at the network.
+// turn is a time in which the writer computes, and after which it is others' turn.
+type turn struct{ begun time.Time }
+
+// turnLength is how long a turn is at least: a pause takes some time itself.
+const turnLength = 200 * time.Microsecond
+
+func startTurn() turn { return turn{time.Now()} }
+
+// endTurn begins the next turn if this one was long enough; without a pause where the
+// writer has fallen behind.
+func (w *writer) endTurn(t *turn) {
+	worked := time.Since(t.begun)
+	if worked < turnLength || w.pending >= mostAhead {
+		return
+	}
+	giveWay(worked)
+	t.begun = time.Now()
+}
+
+// giveWay leaves the core to requests and tenants for as long as it was worked. What
+// computes without a pause is taken off its core after 10 ms only, and until then nobody
+// there looks at the network.
 func giveWay(worked time.Duration) {
 	time.Sleep(min(worked, time.Millisecond)) //nolint:forbidigo // it waits for nothing
 }

@@ -114,7 +114,7 @@ func copyAll(from io.Reader, to Sink) {
 		n, err := from.Read(buf[held:])
 		held += n
 		taken := 0
-		to.Take(buf[:held], err != nil, func(n int) { taken = n })
+		to.Take(buf[:held], held >= firstRead, err != nil, func(n int) { taken = n })
 		held = copy(buf, buf[taken:held])
 		switch {
 		case err != nil:
@@ -130,7 +130,7 @@ func copyAll(from io.Reader, to Sink) {
 // nowhere is the Sink of a Spec that has none.
 type nowhere struct{}
 
-func (nowhere) Take(offer []byte, _ bool, remove func(int)) { remove(len(offer)) }
+func (nowhere) Take(offer []byte, _, _ bool, remove func(int)) { remove(len(offer)) }
 
 func closeAll(files []*os.File) {
 	for _, f := range files {

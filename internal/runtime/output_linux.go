@@ -25,6 +25,10 @@ import (
 // its sink has to take it.
 const fifoCapacity = 256 << 10
 
+// crowded is from where on what is in a FIFO is pressing, in bytes: printed as fast again
+// until the sink takes it, it may find no room.
+const crowded = fifoCapacity / 8
+
 // create makes the FIFOs of a new process of id, and claims them. The names are unlike
 // those of every other daemon's life. They belong to uid, that a program may open
 // /dev/stdout and /dev/stderr.
@@ -114,7 +118,7 @@ func (s *stream) copy(detached *atomic.Bool) {
 		case present <= known:
 			continue
 		}
-		shown, taken := s.offer(conn, min(present, MaxOffer))
+		shown, taken := s.offer(conn, present)
 		known, pause = shown-taken, 0
 		if taken == 0 {
 			known = present // even if not all was shown: nothing but more can help
@@ -140,9 +144,10 @@ func (s *stream) lookAgain(known int, pause time.Duration) time.Duration {
 	return pause
 }
 
-// offer shows the sink the oldest n bytes, or fewer, and removes from the FIFO what it
+// offer shows the sink the oldest of the present bytes, and removes from the FIFO what it
 // takes.
-func (s *stream) offer(conn syscall.RawConn, n int) (shown, taken int) {
+func (s *stream) offer(conn syscall.RawConn, present int) (shown, taken int) {
+	n := min(present, MaxOffer)
 	pool := buffersFor(n)
 	buf := pool.Get().(*[]byte)
 	defer pool.Put(buf)
@@ -150,10 +155,10 @@ func (s *stream) offer(conn syscall.RawConn, n int) (shown, taken int) {
 	if shown == 0 {
 		return 0, 0
 	}
-	s.to.Take((*buf)[:shown], false, func(n int) {
+	s.to.Take((*buf)[:shown], present >= crowded, false, func(n int) {
 		fault.Point(fault.OutputTaken)
 		taken = n
-		_, _ = io.ReadFull(present{conn}, (*buf)[:n]) // it is there, unless somebody else has read it
+		_, _ = io.ReadFull(held{conn}, (*buf)[:n]) // it is there, unless somebody else has read it
 	})
 	return shown, taken
 }
@@ -163,14 +168,14 @@ func (s *stream) offer(conn syscall.RawConn, n int) (shown, taken int) {
 func (s *stream) drain(conn syscall.RawConn) {
 	left := 0
 	_ = conn.Control(func(fd uintptr) { left = buffered(int(fd)) }) // fails only on a closed file
-	copyAll(io.LimitReader(present{conn}, int64(left)), s.to)
+	copyAll(io.LimitReader(held{conn}, int64(left)), s.to)
 }
 
-// present reads what is in a FIFO and does not wait for more.
-type present struct{ conn syscall.RawConn }
+// held reads what is in a FIFO and does not wait for more.
+type held struct{ conn syscall.RawConn }
 
-func (p present) Read(buf []byte) (n int, err error) {
-	control := p.conn.Control(func(fd uintptr) {
+func (h held) Read(buf []byte) (n int, err error) {
+	control := h.conn.Control(func(fd uintptr) {
 		n, err = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf) })
 	})
 	if err := errors.Join(control, err); err != nil || n == 0 {

@@ -20,14 +20,18 @@ type recorder struct {
 
 	mu     sync.Mutex
 	offers []int // their lengths
+	urgent int   // how many of them were pressing
 	taken  strings.Builder
 	ended  bool
 }
 
-func (r *recorder) Take(offer []byte, last bool, remove func(int)) {
+func (r *recorder) Take(offer []byte, pressing, last bool, remove func(int)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.offers = append(r.offers, len(offer))
+	if pressing {
+		r.urgent++
+	}
 	n := len(offer)
 	if !last {
 		n = r.take(offer)
@@ -89,6 +93,44 @@ func write(t testing.TB, to *os.File, text string) {
 	t.Helper()
 	if _, err := to.WriteString(text); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCrowdedFIFOIsPressing: only of what soon has no more room is the sink told so.
+func TestCrowdedFIFOIsPressing(t *testing.T) {
+	t.Parallel()
+	sink := &recorder{take: lines}
+	_, _, tenant, out := newOutput(t, sink)
+	for n, test := range []struct {
+		written string
+		urgent  int
+	}{
+		{strings.Repeat("a line\n", firstRead/7), 0},
+		{strings.Repeat("a line\n", firstRead), 0},
+		{strings.Repeat("a line\n", crowded/7+1), 1}, // in one call, so that all of it is there at once
+	} {
+		write(t, tenant, test.written)
+		eventually(t, "offer", func() bool { return sink.count() == n+1 })
+		if sink.urgent != test.urgent {
+			t.Errorf("%d bytes: %d offers of all were pressing, want %d", len(test.written), sink.urgent, test.urgent)
+		}
+	}
+	closeAll([]*os.File{tenant})
+	out.close()
+}
+
+// TestUnstagedOutputIsPressing: where nothing waits in a FIFO, a read that leaves no room
+// has more behind it.
+func TestUnstagedOutputIsPressing(t *testing.T) {
+	t.Parallel()
+	sink := &recorder{take: lines}
+	copyAll(strings.NewReader(strings.Repeat("a line\n", firstRead/7)), sink)
+	if sink.urgent != 0 {
+		t.Errorf("%d of the offers %v were pressing", sink.urgent, sink.offers)
+	}
+	copyAll(strings.NewReader(strings.Repeat("a line\n", firstRead)), sink)
+	if sink.urgent < 6 {
+		t.Errorf("%d of the offers %v were pressing", sink.urgent, sink.offers)
 	}
 }
 
@@ -303,7 +345,7 @@ func benchmarkOutput(b *testing.B, size int, staged bool) {
 
 type wholeLines struct{}
 
-func (wholeLines) Take(offer []byte, last bool, remove func(int)) {
+func (wholeLines) Take(offer []byte, _, last bool, remove func(int)) {
 	if last {
 		remove(len(offer))
 		return

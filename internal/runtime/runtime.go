@@ -122,7 +122,10 @@ type Sink interface {
 	// least once, and whoever is to see it only once is shown it after remove has
 	// returned. Take removes at least one byte of an offer of MaxOffer bytes, and all of
 	// the last offer, after which comes nothing. Remove may be called by any goroutine.
-	Take(offer []byte, last bool, remove func(bytes int))
+	//
+	// Pressing says that the process may soon have to wait until something is taken.
+	// Otherwise there is room for a fifth of a second of half a megabyte a second.
+	Take(offer []byte, pressing, last bool, remove func(bytes int))
 }
 
 // MaxOffer is the most that a [Sink] is offered at once, in bytes.

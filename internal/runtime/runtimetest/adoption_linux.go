@@ -42,7 +42,7 @@ type Lines struct {
 }
 
 // Take implements runtime.Sink.
-func (l *Lines) Take(offer []byte, last bool, remove func(int)) {
+func (l *Lines) Take(offer []byte, _, last bool, remove func(int)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	end := strings.LastIndexByte(string(offer), '\n') + 1

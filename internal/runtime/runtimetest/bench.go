@@ -45,7 +45,7 @@ func (b *Buffer) Write(p []byte) (int, error) {
 }
 
 // Take implements runtime.Sink: it takes everything.
-func (b *Buffer) Take(offer []byte, _ bool, remove func(int)) {
+func (b *Buffer) Take(offer []byte, _, _ bool, remove func(int)) {
 	n, _ := b.Write(offer) // never fails
 	remove(n)
 }
@@ -54,7 +54,7 @@ func (b *Buffer) Take(offer []byte, _ bool, remove func(int)) {
 type Discard struct{}
 
 // Take implements runtime.Sink.
-func (Discard) Take(offer []byte, _ bool, remove func(int)) { remove(len(offer)) }
+func (Discard) Take(offer []byte, _, _ bool, remove func(int)) { remove(len(offer)) }
 
 func (b *Buffer) String() string {
 	b.mu.Lock()

@@ -99,7 +99,7 @@ func runDaemon(kinds map[string]Opener, text string) error {
 // stuck is a Sink whose disk does not answer.
 type stuck struct{}
 
-func (stuck) Take([]byte, bool, func(int)) { select {} }
+func (stuck) Take([]byte, bool, bool, func(int)) { select {} }
 
 func runInit(daemon string) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
