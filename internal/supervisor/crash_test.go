@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -326,6 +327,55 @@ func TestHealthOfWhatNobodyAsks(t *testing.T) {
 		want(5)
 		lease.Release()
 	}, withService(withHealth), always(runtimetest.Behaviour{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { checks.Add(1) })}))
+}
+
+// TestHealthOfMany: where many are awake whom nobody asks, all of them together are checked
+// no more often than if they were some hundred, and each once in a while all the same.
+func TestHealthOfMany(t *testing.T) {
+	var checks atomic.Int64
+	const awake = 720 // of which each is checked every 90 s, give or take 30
+	simulate(t, func(w *world) {
+		for n := range awake {
+			id := tenement.InstanceID{Service: alice.Service, Name: "t" + strconv.Itoa(n)}
+			w.register(id)
+			w.wake(id)
+		}
+		pass(50 * time.Second)
+		if n := checks.Load(); n != awake {
+			t.Errorf("%d probes and checks of %d instances", n, awake)
+		}
+		pass(40 * time.Second)
+		if n := checks.Load(); n < awake*5/4 || n > awake*7/4 {
+			t.Errorf("%d probes and checks of %d instances, when half are due", n, awake)
+		}
+		pass(40 * time.Second)
+		if n := checks.Load(); n < 2*awake || n > awake*9/4 {
+			t.Errorf("%d probes and checks of %d instances, when all are", n, awake)
+		}
+	}, withService(withHealth), withService(func(s *tenement.Service) { s.Timeouts.Idle = 0 }),
+		always(runtimetest.Behaviour{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { checks.Add(1) })}))
+}
+
+func TestQuietChecksAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		awake               int
+		interval            time.Duration
+		least, median, most time.Duration
+	}{
+		{1, 10 * time.Second, time.Minute, time.Minute, time.Minute},
+		{480, 10 * time.Second, time.Minute, time.Minute, time.Minute},
+		{960, 10 * time.Second, time.Minute, 2 * time.Minute, 3 * time.Minute},
+		{100_000, 10 * time.Second, time.Minute, 5 * time.Minute, 9 * time.Minute},
+		{960, time.Second, 6 * time.Second, 30 * time.Second, 54 * time.Second},
+		{960, time.Minute, 6 * time.Minute, 6 * time.Minute, 6 * time.Minute},
+	} {
+		for chance, want := range map[float64]time.Duration{0: test.least, 0.5: test.median, 1: test.most} {
+			if got := quietFor(test.awake, test.interval, chance); got != want {
+				t.Errorf("%d awake, every %s, %.1f: %s, want %s", test.awake, test.interval, chance, got, want)
+			}
+		}
+	}
 }
 
 func TestUnhealthyForGoodFails(t *testing.T) {

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"tenement"
@@ -21,11 +22,13 @@ type health struct {
 	failures int       // in a row
 	asking   bool      // a check is under way
 	asked    time.Time // when the last one began, or it became ready
+	chance   float64   // 0 to 1, of the time to the next one
 }
 
 func (i *instance) watchHealth() {
 	h := &i.own.health
-	h.failures, h.asking, h.asked = 0, false, time.Now()
+	h.failures, h.asking = 0, false
+	i.beginQuiet()
 	if i.service.Health.Path == "" {
 		h.verdict = tenement.HealthUnchecked
 		return
@@ -62,9 +65,28 @@ func (i *instance) stopHealth() {
 	}
 }
 
-// quietIntervals are between two checks of what is well and has been asked for nothing since
-// the first of them: with a thousand awake, checks would be most of what an idle daemon does.
-const quietIntervals = 6
+// What is well and has been asked for nothing since its last check is checked less often: with
+// a thousand awake, checks would be most of what an idle daemon does. All of those together are
+// checked about quietChecks times a second, as long as that is within mostQuietIntervals for each.
+const (
+	quietIntervals     = 6
+	mostQuietIntervals = 30
+	quietChecks        = 8
+)
+
+// quietFor is the time between two checks of a quiet instance where so many are awake. What
+// is beyond quietIntervals depends on chance, 0 to 1, so that many that woke at once, or were
+// adopted, are not checked at once for ever.
+func quietFor(awake int, interval time.Duration, chance float64) time.Duration {
+	least := quietIntervals * interval
+	turn := min(time.Duration(awake)*time.Second/quietChecks, mostQuietIntervals*interval)
+	return least + time.Duration(2*chance*float64(max(0, turn-least)))
+}
+
+// beginQuiet is called when a check begins, or is as good as made.
+func (i *instance) beginQuiet() {
+	i.own.health.asked, i.own.health.chance = time.Now(), rand.Float64()
+}
 
 // checkHealth asks once. The next check is due an interval after the answer.
 func (i *instance) checkHealth() {
@@ -73,7 +95,8 @@ func (i *instance) checkHealth() {
 	case i.isQuiet():
 		i.checkNext()
 	default:
-		i.own.health.asking, i.own.health.asked = true, time.Now()
+		i.own.health.asking = true
+		i.beginQuiet()
 		go i.own.life.check(min(checkTimeout, i.service.Health.Interval))
 	}
 }
@@ -81,10 +104,10 @@ func (i *instance) checkHealth() {
 // isQuiet reports whether the check that is due may be left out. The half of an interval is
 // because checks come a little sooner or later than a whole number of them.
 func (i *instance) isQuiet() bool {
-	h := &i.own.health
+	h, interval := &i.own.health, i.service.Health.Interval
 	since := time.Since(h.asked)
 	return h.verdict == tenement.HealthHealthy && i.own.life.gate.idle() >= since &&
-		since < quietIntervals*i.service.Health.Interval-i.service.Health.Interval/2
+		since < quietFor(i.sup.countAwake(), interval, h.chance)-interval/2
 }
 
 func (i *instance) onChecked(err error) {

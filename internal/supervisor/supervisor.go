@@ -311,6 +311,13 @@ func (s *Supervisor) Serves(id tenement.InstanceID) bool {
 	return i != nil && i.serving.Load() != nil
 }
 
+// countAwake is how many instances have an owner now.
+func (s *Supervisor) countAwake() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.awake)
+}
+
 // Awake lists the instances that have an owner now, in no order.
 func (s *Supervisor) Awake() []tenement.Status {
 	s.mu.RLock()
