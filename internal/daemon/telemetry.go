@@ -21,7 +21,7 @@ const (
 	bookPace = time.Minute
 
 	// lookAge is how old it may be what is shown of processes: to look at a thousand of them
-	// takes some 50 ms, however many ask.
+	// takes some 20 ms, however many ask.
 	lookAge = 5 * time.Second
 
 	// countAge is how old the counts of instances may be: a million take 14 ms.
