@@ -60,9 +60,9 @@ func (m *meter) processorTime(dir string) (time.Duration, error) {
 	}
 	if m.stat == nil {
 		path := filepath.Join(dir, "cpu.stat")
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := openToRead(path)
 		if err != nil {
-			return 0, &os.PathError{Op: "open", Path: path, Err: err}
+			return 0, err
 		}
 		m.stat = os.NewFile(uintptr(fd), path)
 	}
@@ -109,9 +109,9 @@ func Resident(pids []int) (memory tenement.Bytes) {
 // read is [os.ReadFile] for what the kernel writes when it is read, for two thirds of the time:
 // nobody asks what kind of file it is, nor how large. All that is awake is looked at again and again.
 func read(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := openToRead(path)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	text := make([]byte, 0, 1<<10)
@@ -128,4 +128,12 @@ func read(path string) ([]byte, error) {
 			text = text[:len(text)+n]
 		}
 	}
+}
+
+func openToRead(path string) (fd int, err error) {
+	fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
 }
