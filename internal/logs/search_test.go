@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"hash/maphash"
 	"strings"
 	"testing"
 	"unicode"
@@ -145,4 +146,25 @@ func awaitIndex(t testing.TB, s *Store) {
 	eventually(t, "all is in the index", func() bool {
 		return count(t, s, "SELECT indexed < (SELECT coalesce(max(id), 0) FROM chunks) FROM counter") == 0
 	})
+}
+
+func TestWordSet(t *testing.T) {
+	t.Parallel()
+	s := newWordSet()
+	for range 2 { // the second finds nothing of the first
+		const text = "foobar BAR bar=foobar\nstdout 7"
+		if got, want := string(s.of(7, Stdout, text)), "\u00a47 \u00a4stdout foobar bar stdout 7"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestWordSetOfOneHash has two words share a hash: the index is told about both.
+func TestWordSetOfOneHash(t *testing.T) {
+	t.Parallel()
+	s := newWordSet()
+	s.seen[maphash.String(s.seed, " bar")] = len("\u00a47 \u00a4stdout foobar")
+	if got, want := string(s.add(s.add([]byte("\u00a47 \u00a4stdout foobar"), "bar"), "bar")), "\u00a47 \u00a4stdout foobar bar"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"tenement"
@@ -34,14 +35,12 @@ func (s *Store) Sink(id tenement.InstanceID, level Level) *Sink {
 	}
 }
 
-const (
-	// wholeOffer is an offer that a reader cannot add to: something of it must be taken.
-	wholeOffer = 64 << 10
+// wholeOffer is an offer that a reader cannot add to: something of it must be taken.
+const wholeOffer = 64 << 10
 
-	// keepText is the most room that a sink keeps between two offers: there are
-	// thousands of them.
-	keepText = 4 << 10
-)
+// buffers are room for the text of batches: there are thousands of sinks, and few of them
+// have one at once. None is garbage, for collecting it would be noticed by requests.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // Take takes the whole lines of the offer, a line too long to be kept whole, and all
 // of the last offer. It returns once they are committed, or dropped: because the
@@ -53,8 +52,13 @@ const (
 func (k *Sink) Take(offer []byte, pressing, last bool, remove func(bytes int)) {
 	before := k.state
 	now := time.Now()
+	text := buffers.Get().(*[]byte)
+	defer func() {
+		*text, k.batch.text = k.batch.text, nil
+		buffers.Put(text)
+	}()
 	k.batch.at, k.batch.pressing = now, pressing || last
-	k.batch.text, k.batch.lines, k.notes = k.batch.text[:0], 0, 0
+	k.batch.text, k.batch.lines, k.notes = (*text)[:0], 0, 0
 	taken := k.cut(offer, last, now)
 	k.store.taken.Add(int64(taken))
 	if k.batch.lines == 0 {
@@ -65,9 +69,6 @@ func (k *Sink) Take(offer []byte, pressing, last bool, remove func(bytes int)) {
 	}
 	k.batch.remove, k.batch.taken = remove, taken
 	err := k.store.put(&k.batch)
-	if cap(k.batch.text) > keepText {
-		k.batch.text = nil
-	}
 	switch {
 	case errors.Is(err, errClosed) && !last && len(offer) < wholeOffer:
 		k.state = before

@@ -49,8 +49,9 @@ func (l Limits) enoughPages() int64 { return int64(l.Total) / pageSize / 16 * 12
 func (l Limits) mostPages() int64 { return int64(l.Total) / pageSize / 16 * 13 }
 
 // logPages is from where the write-ahead log is written back and begins anew, as long
-// as nobody is reading just then; mostLog, in bytes, from where readers are waited for.
-func (l Limits) logPages() int64 { return min(int64(l.Total)/pageSize/32, 1000) }
+// as nobody is reading just then: 16 MiB at most, for what every commit changes is then
+// written back once for many. mostLog, in bytes, is from where readers are waited for.
+func (l Limits) logPages() int64 { return min(int64(l.Total)/pageSize/32, 4000) }
 
 func (l Limits) mostLog() int64 { return min(int64(l.Total)/16, 32<<20) }
 
@@ -103,7 +104,7 @@ func Open(ctx context.Context, dir string, l Limits, log *slog.Logger) (*Store, 
 		return nil, failure("open logs "+s.path, err)
 	}
 	s.db.Store(d)
-	s.writer = writer{Store: s, ctx: context.WithoutCancel(ctx)}
+	s.writer = writer{Store: s, ctx: context.WithoutCancel(ctx), words: newWordSet()}
 	if err := s.writer.resume(); err != nil {
 		return nil, failure("open logs "+s.path, errors.Join(err, d.close()))
 	}

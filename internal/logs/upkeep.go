@@ -1,12 +1,13 @@
 package logs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
 	"errors"
+	"hash/maphash"
 	"slices"
-	"strings"
 	"time"
 
 	"tenement"
@@ -77,17 +78,16 @@ func (w *writer) indexSome(d *database) (indexed int64, left int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	insert, err := d.write.PrepareContext(w.ctx, "INSERT INTO words (rowid, word) VALUES (?, ?)")
+	insert, err := d.write.PrepareContext(w.ctx, "INSERT INTO words (rowid, word) VALUES (?, CAST(? AS TEXT))")
 	if err != nil {
 		return 0, 0, err
 	}
 	defer insert.Close()
 	indexed = w.indexed
 	done := 0
-	var words wordSet
 	turn := startTurn()
 	for _, c := range chunks {
-		if _, err := insert.ExecContext(w.ctx, c.id, words.of(c.account, c.level, c.text)); err != nil {
+		if _, err := insert.ExecContext(w.ctx, c.id, w.words.of(c.account, c.level, c.text)); err != nil {
 			return 0, 0, err
 		}
 		indexed, done = c.id, done+len(c.text)+1
@@ -154,28 +154,37 @@ func (w *writer) unindexed(d *database) ([]chunk, error) {
 
 // wordSet makes what the index is told about a chunk.
 type wordSet struct {
-	seen map[string]struct{}
-	list strings.Builder
-	fold []byte
+	list []byte         // the words, with blanks between them
+	seen map[uint64]int // where in list a word of that hash ends
+	seed maphash.Seed
 }
 
-// of lists every word of a chunk once, and who printed it where.
-func (s *wordSet) of(account int64, level Level, text string) string {
-	if s.seen == nil {
-		s.seen = make(map[string]struct{})
-	}
+func newWordSet() wordSet {
+	return wordSet{seen: make(map[uint64]int), seed: maphash.MakeSeed()}
+}
+
+// of lists every word of a chunk once, and who printed it where. The list is valid until
+// the next.
+func (s *wordSet) of(account int64, level Level, text string) []byte {
 	clear(s.seen)
-	s.list.Reset()
-	s.list.WriteString(accountToken(account) + " " + levelToken(level))
+	s.list = append(s.list[:0], accountToken(account)+" "+levelToken(level)...)
 	for from, to := range words(text) {
-		s.fold = appendToken(s.fold[:0], text[from:to])
-		if _, known := s.seen[string(s.fold)]; !known {
-			s.seen[string(s.fold)] = struct{}{}
-			s.list.WriteByte(' ')
-			s.list.Write(s.fold)
-		}
+		s.list = s.add(s.list, text[from:to])
 	}
-	return s.list.String()
+	return s.list
+}
+
+// add appends a word to a list that does not have it.
+func (s *wordSet) add(list []byte, word string) []byte {
+	start := len(list)
+	list = appendToken(append(list, ' '), word)
+	token := list[start:] // and the blank before it
+	hash := maphash.Bytes(s.seed, token)
+	if end, known := s.seen[hash]; known && bytes.HasSuffix(list[:end], token) {
+		return list[:start]
+	}
+	s.seen[hash] = len(list)
+	return list
 }
 
 // check holds the bounds, a step at a time; w.more says that there is more to do.

@@ -37,6 +37,7 @@ type writer struct {
 
 	indexed int64 // chunks up to this id are in the index
 	pending int   // bytes of text that are not
+	words   wordSet
 
 	spare     []*batch
 	drops     []tenement.InstanceID // that could not be carried out yet
@@ -186,7 +187,7 @@ func (w *writer) beginAnew(cause error, list []*batch) error {
 const (
 	upsertAccount = `INSERT INTO instances (service, name, bytes) VALUES (?, ?, ?)
 		ON CONFLICT (service, name) DO UPDATE SET bytes = bytes + excluded.bytes RETURNING account, bytes`
-	insertChunk = "INSERT INTO chunks (id, account, level, at, lines, text) VALUES (?, ?, ?, ?, ?, ?)"
+	insertChunk = "INSERT INTO chunks (id, account, level, at, lines, text) VALUES (?, ?, ?, ?, ?, coalesce(CAST(? AS TEXT), ''))" // no bytes are NULL
 	updateNext  = "UPDATE counter SET next = ?"
 )
 
@@ -232,7 +233,7 @@ func (w *writer) apply(d *database, b *batch) error {
 	w.last = w.timeOf(b)
 	w.pending += len(b.text) + 1
 	w.unchecked += size
-	_, err = d.stmts.insert.ExecContext(w.ctx, w.next-1, account, string(b.level), w.last, b.lines, string(b.text))
+	_, err = d.stmts.insert.ExecContext(w.ctx, w.next-1, account, string(b.level), w.last, b.lines, b.text)
 	if over := total - int64(w.limits.Instance); err == nil && over > 0 {
 		err = w.trim(d, account, over+int64(w.limits.Instance)/trimShare)
 	}
