@@ -169,22 +169,22 @@ func (s *wordSet) of(account int64, level Level, text string) []byte {
 	clear(s.seen)
 	s.list = append(s.list[:0], accountToken(account)+" "+levelToken(level)...)
 	for from, to := range words(text) {
-		s.list = s.add(s.list, text[from:to])
+		s.add(text[from:to])
 	}
 	return s.list
 }
 
-// add appends a word to a list that does not have it.
-func (s *wordSet) add(list []byte, word string) []byte {
-	start := len(list)
-	list = appendToken(append(list, ' '), word)
-	token := list[start:] // and the blank before it
+// add appends a word to the list, unless it is there.
+func (s *wordSet) add(word string) {
+	start := len(s.list)
+	s.list = appendToken(append(s.list, ' '), word)
+	token := s.list[start:] // and the blank before it
 	hash := maphash.Bytes(s.seed, token)
-	if end, known := s.seen[hash]; known && bytes.HasSuffix(list[:end], token) {
-		return list[:start]
+	if end, known := s.seen[hash]; known && bytes.HasSuffix(s.list[:end], token) {
+		s.list = s.list[:start]
+		return
 	}
-	s.seen[hash] = len(list)
-	return list
+	s.seen[hash] = len(s.list)
 }
 
 // check holds the bounds, a step at a time; w.more says that there is more to do.
